@@ -1,0 +1,50 @@
+# Everything that can be run. `make help` lists it.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.stamp
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint e2e bench lock clean
+
+help: ## show this
+	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' Makefile | expand -t 8
+
+venv: $(STAMP) ## .venv with the hash-pinned dependencies and the project
+
+$(STAMP): packaging/requirements-dev.lock setup.cfg pyproject.toml
+	@e2e/lab/setup venv
+	@$(PYTHON) -c 'import sys; sys.exit("make: Python 3.10 or later is needed, $(PYTHON) is " \
+		+ sys.version.split()[0] + "; name another: make PYTHON=python3.12" if sys.version_info < (3, 10) else 0)'
+	@echo "==> making .venv (once)"
+	@test -x $(BIN)/pip || { rm -rf .venv; $(PYTHON) -m venv .venv; }
+	@$(BIN)/pip install --quiet --require-hashes --no-deps -r packaging/requirements-dev.lock
+	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: venv ## the life of a connection, narrated; KEEP=1 ends in a shell with everything running
+	@$(BIN)/python -m e2e.demo
+
+test: venv ## unit, golden and property tests: no root, no network
+	@$(BIN)/python -m pytest
+
+lint: venv ## ruff, mypy --strict, the import contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+e2e: venv ## the whole system on a real kernel; TESTS="-k disable" selects
+	@$(BIN)/python -m e2e.lab run --else-run -- python -m pytest -p no:cacheprovider e2e $(TESTS)
+
+bench: venv ## tables of costs, with ratios; never part of a verdict
+	@set -e; found=; for file in benchmarks/*.py; do [ -e "$$file" ] || continue; found=1; \
+		echo "== $$file"; $(BIN)/python "$$file"; done; [ -n "$$found" ] || echo "there are no benchmarks"
+
+lock: ## regenerate the locked requirements (needs uv)
+	packaging/lock
+
+clean: ## remove .venv, caches, and the lab's kernel
+	rm -rf .venv .lab .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,294 @@
+"""The HTTP API as a Flask application: doublezerod's paths and shapes, and our own under /v3.
+
+Every read is of small files; nothing waits for the ledger, the kernel or the reconciler.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address
+from pathlib import Path
+from typing import Any, Protocol
+
+from flask import Flask, Request, Response, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from dzagent import metrics, state
+from dzagent.api import documents
+from dzagent.api.compat import compact, status_v1, status_v2
+from dzagent.api.view import full_status
+from dzagent.config import Config, redact_url, refuse_client_ip
+from dzagent.errors import InputError, StateError
+from dzagent.state import Intent
+
+MAX_BODY = 64 * 1024
+"""Largest request body, in bytes."""
+
+NOT_BUILT = ("/routes", "/latency", "/v2/latency")
+NOT_BUILT_POST = ("/provision", "/remove", "/resolve-route")
+
+
+class IntentStore(Protocol):
+    """Where wishes are written. Every method may raise StateError; then nothing has changed."""
+
+    def write(self, path: Path, intent: Intent) -> None:
+        """Write the intent durably."""
+
+    def request_apply(self, path: Path, plan_id: str) -> None:
+        """Ask for a plan to be applied."""
+
+    def wake(self, path: Path, reason: str) -> None:
+        """Tell the reconciler to look now; a dead one is no error."""
+
+
+class FileStore:
+    """The real store: files and a datagram."""
+
+    def write(self, path: Path, intent: Intent) -> None:
+        """Write the intent durably."""
+        state.write_intent(path, intent)
+
+    def request_apply(self, path: Path, plan_id: str) -> None:
+        """Ask for a plan to be applied."""
+        state.request_apply(path, plan_id)
+
+    def wake(self, path: Path, reason: str) -> None:
+        """Tell the reconciler to look now; a dead one is no error."""
+        state.send_wake(path, reason)
+
+
+class Refused(InputError):
+    """A request that was understood and refused; `code` is its HTTP status."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """What the endpoints stand on; `lock` keeps two writers of one process apart."""
+
+    config: Config
+    store: IntentStore
+    clock: Callable[[], float]
+    lock: threading.Lock
+
+    # ---- reads -----------------------------------------------------------------------------------------
+
+    def status(self) -> Response:
+        """GET /status."""
+        return _json(status_v1(documents.read_document(self.config.paths.status).content))
+
+    def status_v2(self) -> Response:
+        """GET /v2/status. Enabled or not is read from the intent, so that answer and file agree."""
+        document = documents.read_document(self.config.paths.status).content
+        intent = documents.read_intent_file(self.config.paths.intent)
+        enabled = document.get("enabled") is True if intent.enabled is None else intent.enabled
+        return _json(compact(status_v2(document, enabled=enabled, network=self.config.network)))
+
+    def full(self) -> dict[str, Any]:
+        """Collect everything that is known."""
+        paths = self.config.paths
+        status = documents.read_document(paths.status)
+        return full_status(
+            self.config,
+            status,
+            documents.read_document(paths.ledger),
+            documents.read_intent_file(paths.intent),
+            documents.agent_state(paths, status.content),
+            self.clock(),
+        )
+
+    def status_v3(self) -> Response:
+        """GET /v3/status."""
+        return _json(compact(self.full()))
+
+    def plan(self) -> Response:
+        """GET /v3/plan: the plan of the last pass; `id` is null and `message` says why if there is none."""
+        found = documents.read_document(self.config.paths.plan)
+        empty = {
+            "id": None,
+            "mode": self.config.apply,
+            "steps": [],
+            "conflicts": [],
+            "held": [],
+            "commands": [],
+        }
+        return _json(compact({**empty, **found.content, "message": found.problem}))
+
+    def metrics(self) -> Response:
+        """GET /metrics."""
+        full = self.full()
+        text = metrics.render(full, full["ledger"], full["intent"]["reconciler_enabled"], self.clock())
+        return Response(text, content_type=metrics.CONTENT_TYPE)
+
+    def show_config(self) -> Response:
+        """GET /config: the program and the RPC host; paths of RPC URLs hold tokens and are never shown."""
+        url = redact_url(self.config.rpc[0]) if self.config.rpc else ""
+        return _json(compact({"program_id": self.config.program_id, "rpc_url": url}))
+
+    # ---- writes ----------------------------------------------------------------------------------------
+
+    def enable(self) -> Response:
+        """POST /enable, optionally with {"client_ip": "…"} to pin the address."""
+        return self._write(enabled=True, pinned=_client_ip(_body(request), self.config.network))
+
+    def disable(self) -> Response:
+        """POST /disable; a body is ignored, a pinned address stays."""
+        return self._write(enabled=False, pinned=None)
+
+    def _write(self, *, enabled: bool, pinned: IPv4Address | None) -> Response:
+        paths = self.config.paths
+        with self.lock:
+            before = documents.read_intent_file(paths.intent).intent
+            kept = None if before is None else before.client_ip
+            self.store.write(paths.intent, Intent(enabled, pinned or kept))
+        self.store.wake(paths.wake, "intent")
+        return _ok()
+
+    def apply(self) -> Response:
+        """POST /v3/apply {"plan_id": "…"}: asks for exactly the plan that a person has seen."""
+        plan_id = _plan_id(_body(request))
+        plan = documents.read_document(self.config.paths.plan)
+        mode = plan.content.get("mode", self.config.apply)
+        if mode != "manual":
+            raise Refused(
+                409, f"the agent applies plans by itself or never (apply: {mode}); nothing waits for you"
+            )
+        if plan.content.get("id") != plan_id:
+            current = plan.content.get("id") or f"missing ({plan.problem})"
+            raise Refused(
+                409, f"plan {plan_id} is not the current one; that is {current}: look at it, apply that"
+            )
+        self.store.request_apply(self.config.paths.approval, plan_id)
+        self.store.wake(self.config.paths.wake, "apply")
+        return _ok()
+
+
+def create_app(
+    config: Config, *, store: IntentStore | None = None, clock: Callable[[], float] = time.time
+) -> Flask:
+    """Build the application. `store` and `clock` are replaced in tests."""
+    app = Flask("dzagent.api", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.url_map.merge_slashes = False  # upstream has no redirects
+    api = Api(config, store or FileStore(), clock, threading.Lock())
+    gets = {
+        "/status": api.status,
+        "/v2/status": api.status_v2,
+        "/v3/status": api.status_v3,
+        "/v3/plan": api.plan,
+        "/metrics": api.metrics,
+        "/config": api.show_config,
+        **dict.fromkeys(NOT_BUILT, _not_built),
+    }
+    posts = {
+        "/enable": api.enable,
+        "/disable": api.disable,
+        "/v3/apply": api.apply,
+        **dict.fromkeys(NOT_BUILT_POST, _not_built),
+    }
+    for method, table in (("GET", gets), ("POST", posts)):
+        for path, view in table.items():
+            app.add_url_rule(path, path, view, methods=[method], provide_automatic_options=False)
+    app.before_request(_check_size)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Refused, _refused)
+    app.register_error_handler(StateError, _state_error)
+    return app
+
+
+# ---- requests --------------------------------------------------------------------------------------------
+
+
+def _check_size() -> None:
+    """Refuse what must not be read: too large, or of a length that only its end would tell."""
+    if request.headers.get("Transfer-Encoding"):
+        raise Refused(411, "send the body with a Content-Length")
+    if (request.content_length or 0) > MAX_BODY:
+        raise Refused(413, f"the body is larger than {MAX_BODY} bytes")
+
+
+def _body(incoming: Request) -> Mapping[str, Any]:
+    """Return the JSON object of a body, {} for an empty one. Raises Refused (400)."""
+    data = incoming.get_data()
+    if not data.strip():
+        return {}
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Refused(400, "the body is not valid JSON") from error
+    if not isinstance(document, dict):
+        raise Refused(400, "the body is not a JSON object")
+    return document
+
+
+def _client_ip(body: Mapping[str, Any], network: str) -> IPv4Address | None:
+    text = body.get("client_ip")
+    if text is None or text == "":
+        return None
+    try:
+        if not isinstance(text, str):
+            raise AddressValueError(text)
+        address = IPv4Address(text)
+    except AddressValueError as error:
+        raise Refused(400, "client_ip is not an IPv4 address such as 198.51.100.7") from error
+    reason = refuse_client_ip(address, network)
+    if reason is not None:
+        raise Refused(400, reason)
+    return address
+
+
+def _plan_id(body: Mapping[str, Any]) -> str:
+    plan_id = body.get("plan_id")
+    if not isinstance(plan_id, str) or not plan_id.isalnum() or len(plan_id) > 64:
+        raise Refused(400, 'expected {"plan_id": "..."} with the id that `dzagent plan` prints')
+    return plan_id
+
+
+# ---- answers ---------------------------------------------------------------------------------------------
+
+
+def _json(text: str, code: int = 200) -> Response:
+    # a lone surrogate in a label is no text: replaced rather than an error 500
+    return Response(text.encode("utf-8", "replace"), code, content_type="application/json")
+
+
+def _ok() -> Response:
+    return _json('{"status":"ok"}\n')
+
+
+def _error(code: int, message: str) -> Response:
+    return _json(compact({"description": message, "status": "error"}), code)
+
+
+def _not_built() -> Response:
+    message = f"{request.path} is not built into this version of dzagent: absent, not a guess"
+    return _error(501, message)
+
+
+def _refused(error: Refused) -> Response:
+    return _error(error.code, str(error))
+
+
+def _state_error(error: StateError) -> Response:
+    return _error(500, str(error))
+
+
+def _http_error(error: HTTPException) -> Response:
+    """Answer as Go's http.ServeMux does for a wrong path or method, in JSON for the rest."""
+    if isinstance(error, MethodNotAllowed):
+        allow = ", ".join(sorted(error.valid_methods or ()))
+        return _plain(405, "Method Not Allowed\n", {"Allow": allow})
+    if error.code == 404:
+        return _plain(404, "404 page not found\n", {})
+    return _error(error.code or 500, error.description or error.name)
+
+
+def _plain(code: int, text: str, headers: Mapping[str, str]) -> Response:
+    return Response(text, code, headers=dict(headers), content_type="text/plain; charset=utf-8")

@@ -1,0 +1,115 @@
+"""The files the API reads, each with what to say if it is missing or torn."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dzagent.config import Paths
+from dzagent.errors import StateError
+from dzagent.files import read_json
+from dzagent.state import Intent, read_intent
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A published document; `content` is {} and `problem` says why where it could not be read."""
+
+    content: Mapping[str, Any]
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class IntentFile:
+    """The intent on disk. `intent` is None if nobody said anything, or, with a `problem`, if it is corrupt.
+
+    stamp: changes with every write; the status document repeats the one that it answers to.
+    """
+
+    intent: Intent | None
+    stamp: int = 0
+    problem: str = ""
+
+    @property
+    def enabled(self) -> bool | None:
+        """What is wanted: False while nobody has said anything, None if the file is corrupt."""
+        if self.problem:
+            return None
+        return self.intent is not None and self.intent.enabled
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """Whether a reconciler runs, and why we think so."""
+
+    running: bool
+    message: str
+
+
+def read_document(path: Path) -> Document:
+    """Read a JSON object; never raises, since a reader must always get an answer."""
+    try:
+        content = read_json(path)
+    except StateError as error:
+        return Document({}, str(error))
+    if content is None:
+        return Document({}, f"{path} does not exist: the agent has not published it yet")
+    if not isinstance(content, dict):
+        return Document({}, f"{path} does not hold a JSON object")
+    return Document(content)
+
+
+def read_intent_file(path: Path) -> IntentFile:
+    """Read the intent; never raises."""
+    try:
+        stamp = path.stat().st_mtime_ns
+    except OSError:
+        stamp = 0
+    try:
+        return IntentFile(read_intent(path), stamp)
+    except StateError as error:
+        return IntentFile(None, stamp, str(error))
+
+
+def agent_state(paths: Paths, status: Mapping[str, Any]) -> Agent:
+    """Tell whether a reconciler runs: it holds the lock, or, where the lock cannot be tested, its pid is alive."""
+    held = _lock_held(paths.lock)
+    if held is None:
+        held = _pid_alive(status.get("pid"))
+    if held:
+        return Agent(running=True, message="dzagentd runs")
+    return Agent(running=False, message="dzagentd does not run; start it with: systemctl start dzagentd")
+
+
+def _lock_held(path: Path) -> bool | None:
+    """Test the lock without keeping it: a shared lock is refused while dzagentd holds the exclusive one."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return True if error.errno in {errno.EWOULDBLOCK, errno.EACCES} else None
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _pid_alive(pid: Any) -> bool:
+    if isinstance(pid, bool) or not isinstance(pid, int) or not 0 < pid < 2**22 + 1:
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,357 @@
+"""The configuration of one host: /etc/dzagent/config.yaml. Every key is described in packaging/config.yaml.
+
+Program ids of the networks: DoubleZero's client/doublezerod/internal/config/constants.go.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Literal, cast
+from urllib.parse import urlsplit
+
+from dzagent import yamlfile
+from dzagent.errors import ConfigError
+from dzagent.model import ServiceName
+from dzagent.yamlfile import Item, Section
+
+DEFAULT_CONFIG = Path("/etc/dzagent/config.yaml")
+COMPAT_SOCKET = Path("/run/doublezerod/doublezerod.sock")
+"""Where DoubleZero's own command line looks for its daemon."""
+
+Network = Literal["mainnet-beta", "testnet", "devnet", "localnet", "custom"]
+ApplyMode = Literal["auto", "manual", "observe"]
+
+PROGRAM_IDS: Mapping[str, str] = {
+    "mainnet-beta": "ser2VaTMAcYTaauMrTSfSrxBaUDq7BLNs2xfUugTAGv",
+    "testnet": "DZtnuQ839pSaDMFG5q1ad2V95G82S5EC4RrB3Ndw2Heb",
+    "devnet": "GYhQDKuESrasNZGyhMJhGYFtbzNijYhcrN9poSqCQVah",
+    "localnet": "7CTniUa88iJKUHTrCkB4TjAoG6TD7AMivhQeuqN2LPtX",
+}
+LOCALNET_RPC = "http://localhost:8899"
+
+NEVER_CLIENT_IP: tuple[IPv4Network, ...] = tuple(
+    IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4")
+)
+"""Networks no host can be reached in from outside: never a client IP, pinned or not."""
+PRIVATE_CLIENT_IP: tuple[IPv4Network, ...] = tuple(
+    IPv4Network(text)
+    for text in ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.0.0.0/24", "192.168.0.0/16")
+)
+"""Networks that the public DoubleZero networks do not accept as a client IP; laboratories use them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Every file of the program, from two directories: `state` outlives a reboot, `run` does not."""
+
+    state: Path = Path("/var/lib/dzagent")
+    run: Path = Path("/run/dzagent")
+
+    @property
+    def intent(self) -> Path:
+        """What a person wants: enabled or not, a pinned address. Written by the API alone."""
+        return self.state / "intent" / "state.json"
+
+    @property
+    def approval(self) -> Path:
+        """The id of the plan that a person approved."""
+        return self.state / "intent" / "apply.json"
+
+    @property
+    def desired(self) -> Path:
+        """Symlink to the current generation of rendered files."""
+        return self.state / "desired"
+
+    @property
+    def agent(self) -> Path:
+        """Directory of the files that the reconciler publishes."""
+        return self.run / "agent"
+
+    @property
+    def wake(self) -> Path:
+        """Datagram socket of the reconciler: any datagram wakes its loop."""
+        return self.agent / "wake"
+
+    @property
+    def status(self) -> Path:
+        """The status document."""
+        return self.agent / "status.json"
+
+    @property
+    def plan(self) -> Path:
+        """The last plan."""
+        return self.agent / "plan.json"
+
+    @property
+    def events(self) -> Path:
+        """The last events."""
+        return self.agent / "events.json"
+
+    @property
+    def ledger(self) -> Path:
+        """What the last poll of the ledger said."""
+        return self.agent / "ledger.json"
+
+    @property
+    def lock(self) -> Path:
+        """Locked (flock) by the one reconciler that may write to the kernel."""
+        return self.agent / "lock"
+
+    @property
+    def socket(self) -> Path:
+        """The API's socket."""
+        return self.run / "dzagent.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class Intervals:
+    """Times in seconds: between polls of the ledger, between full readings of the kernel, total of one RPC call."""
+
+    poll: float = 10.0
+    observe: float = 2.0
+    rpc_timeout: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Interface names of the two services."""
+
+    unicast: str = "doublezero0"
+    multicast: str = "doublezero1"
+
+    def of(self, service: ServiceName) -> str:
+        """Return the interface of a service."""
+        return self.unicast if service == "unicast" else self.multicast
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole configuration, checked. `rpc` may be empty: see `require_rpc`."""
+
+    network: Network = "mainnet-beta"
+    program_id: str = PROGRAM_IDS["mainnet-beta"]
+    rpc: tuple[str, ...] = ()
+    client_ip: IPv4Address | None = None
+    apply: ApplyMode = "auto"
+    policy: str = "default"
+    templates: Path = Path("/etc/dzagent/templates.d")
+    intervals: Intervals = field(default_factory=Intervals)
+    paths: Paths = field(default_factory=Paths)
+    links: Links = field(default_factory=Links)
+    compat_socket: bool = False
+    log_level: str = "info"
+    outside_lookup: bool = False
+    file: str = str(DEFAULT_CONFIG)
+
+    def require_rpc(self) -> tuple[str, ...]:
+        """Return the ledger endpoints; raises ConfigError with what to write where none is set."""
+        if self.rpc:
+            return self.rpc
+        raise ConfigError(
+            f"rpc is not set: network {self.network} needs the URL of a ledger RPC endpoint "
+            "(rpc: https://HOST/TOKEN, from your RPC provider)",
+            file=self.file,
+        )
+
+
+_TOP = (
+    "network", "program_id", "rpc", "client_ip", "apply", "policy", "templates", "compat_socket",
+    "log_level", "intervals", "directories", "links",
+)  # fmt: skip
+_INTERVALS = ("poll", "observe", "rpc_timeout")
+_DIRECTORIES = ("state", "run")
+_LINKS = ("unicast", "multicast")
+
+_LINK_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}", re.ASCII)
+_RESERVED_LINKS = frozenset({"lo", "all", "default", "gre0", "gretap0", "erspan0"})
+_POLICY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}", re.ASCII)
+_BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+_MAX_SOCKET_PATH = (
+    90  # sockaddr_un holds 107 bytes; "/dzagent.sock" and the temporary names beside it need room
+)
+
+
+def load_config(path: Path = DEFAULT_CONFIG, *, required: bool | None = None) -> Config:
+    """Read and check a configuration file.
+
+    required: whether the file must exist; unless said otherwise every file but the default one must. A missing
+    file that need not exist gives the defaults. Raises ConfigError with file, line and what was expected.
+    """
+    must_exist = path != DEFAULT_CONFIG if required is None else required
+    if not must_exist and not path.exists():
+        return Config()
+    return parse_config(yamlfile.load(path), str(path))
+
+
+def parse_config(item: Item | None, file: str) -> Config:
+    """Check a loaded document; raises ConfigError."""
+    top = yamlfile.section(item, _TOP, file)
+    network = cast("Network", top.read("network", yamlfile.one_of(*PROGRAM_IDS, "custom"), "mainnet-beta"))
+    apply = cast("ApplyMode", top.read("apply", yamlfile.one_of("auto", "manual", "observe"), "auto"))
+    return Config(
+        network=network,
+        program_id=_program_id(top, network),
+        rpc=top.read("rpc", _urls, (LOCALNET_RPC,) if network == "localnet" else ()),
+        client_ip=top.read("client_ip", yamlfile.optional(_client_ip), None),
+        apply=apply,
+        policy=top.read("policy", _policy, "default"),
+        templates=top.read("templates", yamlfile.absolute_path, Path("/etc/dzagent/templates.d")),
+        intervals=_intervals(top),
+        paths=_paths(top),
+        links=_links(top),
+        compat_socket=top.read("compat_socket", yamlfile.truth, False),
+        log_level=top.read("log_level", yamlfile.one_of("debug", "info", "warning", "error"), "info"),
+        file=file,
+    )
+
+
+def refuse_client_ip(address: IPv4Address, network: str) -> str | None:
+    """Why `address` cannot be the client IP of a host of this network, as one sentence; None if it can.
+
+    Documentation ranges pass: examples and laboratories use them, and no ledger grants them anything.
+    """
+    if any(address in net for net in NEVER_CLIENT_IP):
+        return f"{address} cannot be a client IP: no other host can send to it"
+    if network not in {"localnet", "custom"} and any(address in net for net in PRIVATE_CLIENT_IP):
+        return f"{address} cannot be a client IP on {network}: it is a private address"
+    return None
+
+
+def redact_url(url: str) -> str:
+    """Return the URL without what may be a secret: only scheme, host and port are left."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    port = "" if parts.port is None else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}"
+
+
+# ---- one function a key that needs more than a converter --------------------------------------------------
+
+
+def _program_id(top: Section, network: str) -> str:
+    item = top.entries.get("program_id")
+    if item is not None:
+        return _pubkey(item)
+    if network in PROGRAM_IDS:
+        return PROGRAM_IDS[network]
+    raise ConfigError(
+        "program_id is not set: network custom needs the address of the serviceability program", file=top.file
+    )
+
+
+def _pubkey(item: Item) -> str:
+    value = yamlfile.text(item)
+    if not _is_pubkey(value):
+        raise item.expected("the base58 address of a program (32 bytes)")
+    return value
+
+
+def _is_pubkey(value: str) -> bool:
+    """Whether a text is base58 of exactly 32 bytes (solders would tell too, but costs 100 ms to import)."""
+    if not 32 <= len(value) <= 44 or any(char not in _BASE58 for char in value):
+        return False
+    number = 0
+    for char in value:
+        number = number * 58 + _BASE58.index(char)
+    zeros = len(value) - len(value.lstrip("1"))
+    return zeros + (number.bit_length() + 7) // 8 == 32
+
+
+def _urls(item: Item) -> tuple[str, ...]:
+    if not item.is_list:
+        return (_url(item),)
+    return yamlfile.list_of(_url, "http or https URLs", 8)(item)
+
+
+def _url(item: Item) -> str:
+    value = yamlfile.text(item)
+    expected = item.error("expected an http or https URL with a host, such as https://rpc.example.net/TOKEN")
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError as error:
+        raise expected from error
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0 or parts.fragment:
+        raise expected
+    if not value.isascii() or " " in value or "\\" in value:
+        raise expected
+    return value
+
+
+def _client_ip(item: Item) -> IPv4Address:
+    address = yamlfile.ipv4(item)
+    reason = refuse_client_ip(address, "custom")
+    if reason is not None:
+        raise item.error(reason)
+    return address
+
+
+def _policy(item: Item) -> str:
+    value = yamlfile.text(item)
+    if value.startswith("/"):
+        return str(yamlfile.absolute_path(item))
+    if not _POLICY_NAME.fullmatch(value):
+        raise item.expected("the name of a policy, such as default, or an absolute path")
+    return value
+
+
+def _intervals(top: Section) -> Intervals:
+    part = yamlfile.subsection(top, "intervals", _INTERVALS)
+    return Intervals(
+        poll=part.read("poll", yamlfile.number(1, 3600, "seconds"), Intervals().poll),
+        observe=part.read("observe", yamlfile.number(0.1, 3600, "seconds"), Intervals().observe),
+        rpc_timeout=part.read("rpc_timeout", yamlfile.number(0.5, 120, "seconds"), Intervals().rpc_timeout),
+    )
+
+
+def _paths(top: Section) -> Paths:
+    part = yamlfile.subsection(top, "directories", _DIRECTORIES)
+    paths = Paths(
+        state=part.read("state", yamlfile.absolute_path, Paths().state),
+        run=part.read("run", _run_directory, Paths().run),
+    )
+    if paths.state == paths.run or "/" in {str(paths.state), str(paths.run)}:
+        raise ConfigError(
+            "directories: state and run must be two directories, neither of them /",
+            file=top.file,
+            line=yamlfile.line_of(top.entries["directories"].node) if "directories" in top.entries else None,
+        )
+    return paths
+
+
+def _run_directory(item: Item) -> Path:
+    path = yamlfile.absolute_path(item)
+    if len(str(path).encode()) > _MAX_SOCKET_PATH:
+        raise item.expected(f"a path of at most {_MAX_SOCKET_PATH} bytes (it holds sockets)")
+    return path
+
+
+def _links(top: Section) -> Links:
+    part = yamlfile.subsection(top, "links", _LINKS)
+    links = Links(
+        unicast=part.read("unicast", _link_name, Links().unicast),
+        multicast=part.read("multicast", _link_name, Links().multicast),
+    )
+    if links.unicast == links.multicast:
+        item = part.entries.get("multicast", part.entries.get("unicast"))
+        line = None if item is None else yamlfile.line_of(item.node)
+        raise ConfigError("links: unicast and multicast need different names", file=top.file, line=line)
+    return links
+
+
+def _link_name(item: Item) -> str:
+    value = yamlfile.text(item)
+    if not _LINK_NAME.fullmatch(value):
+        raise item.expected(
+            "an interface name: 1 to 15 letters, digits, '_', '.', '-', not starting with . or -"
+        )
+    if value in _RESERVED_LINKS:
+        raise item.error(
+            f"{value} is a name that the kernel uses itself; choose another, such as doublezero0"
+        )
+    return value

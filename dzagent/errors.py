@@ -1,0 +1,89 @@
+"""Every error dzagent raises on purpose, in one tree.
+
+DzagentError
+├── InputError            a person gave us something unusable (file, flag, HTTP body)
+│   ├── ConfigError       configuration or policy file
+│   ├── TemplateError     a template that does not render
+│   └── GrammarError      rendered text outside the closed grammar
+├── DecodeError           account bytes that cannot be read
+├── LedgerError           the ledger gave no usable answer
+│   ├── Unreachable       no answer (refused, timed out, too large, HTTP error)
+│   │   └── RateLimited   the node asks for fewer requests
+│   └── Unusable          an answer that is not what was asked for
+│       ├── LaggingNode   an answer older than one already seen: not a failure, nothing changes
+│       └── LedgerChanged another genesis hash: a different ledger, nothing changes
+├── KernelError           ip or nft failed
+│   └── ObservationError  what the kernel holds could not be read: never "empty"
+└── StateError            a file of our own cannot be read or written
+"""
+
+
+class DzagentError(Exception):
+    """Base of the tree: its text is one clear sentence for a person."""
+
+
+class InputError(DzagentError):
+    """Unusable input; says what is wrong, where, and what was expected."""
+
+    def __init__(self, message: str, *, file: str | None = None, line: int | None = None) -> None:
+        self.file = file
+        self.line = line
+        self.reason = message
+        where = "" if file is None else f"{file}:{line}: " if line else f"{file}: "
+        super().__init__(where + message)
+
+
+class ConfigError(InputError):
+    """The configuration or a policy file is unusable."""
+
+
+class TemplateError(InputError):
+    """A template cannot be rendered."""
+
+
+class GrammarError(InputError):
+    """A rendered line is outside the closed grammar."""
+
+
+class DecodeError(DzagentError):
+    """Account bytes that cannot be read as the type they claim."""
+
+
+class LedgerError(DzagentError):
+    """The ledger gave no usable answer."""
+
+
+class Unreachable(LedgerError):
+    """No answer: refused, timed out, too large, or an HTTP error."""
+
+
+class RateLimited(Unreachable):
+    """The node asks for fewer requests; `retry_after` is its wish in seconds, None if it named none."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class Unusable(LedgerError):
+    """An answer arrived that is not what was asked for."""
+
+
+class LaggingNode(Unusable):
+    """The node is behind what was seen before: no failure, and no reason to change anything."""
+
+
+class LedgerChanged(Unusable):
+    """The endpoint serves another ledger (another genesis hash) than before."""
+
+
+class KernelError(DzagentError):
+    """A kernel tool failed."""
+
+
+class ObservationError(KernelError):
+    """What the kernel holds could not be read; never to be taken for "empty"."""
+
+
+class StateError(DzagentError):
+    """A file of our own cannot be read or written."""

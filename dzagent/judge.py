@@ -1,0 +1,205 @@
+"""What a pass was like, in words: the state of each service and the conditions. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from dzagent.conditions import Status
+from dzagent.feed import LedgerView
+from dzagent.guard import Held
+from dzagent.hostfacts import Facts
+from dzagent.intent import IntentView
+from dzagent.model import (
+    Address,
+    Desired,
+    Link,
+    Observed,
+    Outcome,
+    Plan,
+    Problem,
+    Result,
+    Route,
+    ServiceName,
+)
+from dzagent.status import ServiceView, describe, overlay_of, view_kept, view_service
+from dzagent.wishes import Wishes
+
+FAILED = frozenset({Result.TRANSIENT, Result.PERMANENT, Result.BLOCKED})
+"""Results that leave something undone."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassReport:
+    """Everything one pass looked at and did. `plan` is what is left to do after it."""
+
+    intent: IntentView
+    view: LedgerView
+    facts: Facts
+    wishes: Wishes
+    desired: Desired
+    generation: int
+    render_problem: str | None
+    before: Observed
+    after: Observed
+    plan: Plan
+    held: tuple[Held, ...]
+    outcomes: tuple[Outcome, ...]
+
+
+def view(name: ServiceName, report: PassReport) -> ServiceView | None:
+    """Show the service as granted, or as its kept text says; None if there is neither."""
+    if name in report.wishes.granted:
+        return view_service(report.wishes.granted[name])
+    if name not in report.wishes.texts:
+        return None
+    objects = [w.obj for w in report.desired.wanted if w.origin.service == name]
+    link = next((o for o in objects if isinstance(o, Link)), None)
+    if link is None:
+        return None
+    addresses = [o for o in objects if isinstance(o, Address)]
+    dz_ip = next((str(a.interface.ip) for a in addresses if a.interface.network.prefixlen == 32), "")
+    overlay = next((overlay_of(a.interface) for a in addresses if overlay_of(a.interface)), "")
+    labels = _header(report.wishes.texts[name])
+    if labels.get("user type") == "IBRL":
+        dz_ip = dz_ip or str(link.local)
+    return view_kept(name, link, labels, dz_ip, overlay)
+
+
+def _header(text: Mapping[str, str]) -> dict[str, str]:
+    """Return the `# name: value` lines of the rendered files."""
+    lines = (
+        line[1:].partition(":") for body in text.values() for line in body.splitlines() if line[:1] == "#"
+    )
+    return {name.strip(): value.strip() for name, colon, value in lines if colon}
+
+
+def error_of(name: ServiceName, report: PassReport, link: str) -> tuple[str, str] | None:
+    """Return (code, message) of the most telling reason why this service is not as it should be."""
+    if name in report.wishes.kept:
+        problem = report.wishes.kept[name]
+        return problem.code, problem.message
+    for conflict in report.plan.conflicts:
+        if conflict.wanted.origin.service == name:
+            return (
+                "Conflict",
+                f"{describe(conflict.wanted.obj)} is held by {conflict.owner}: {conflict.advice}",
+            )
+    for outcome in report.outcomes:
+        if outcome.result in FAILED and concerns(outcome, name, link):
+            return outcome.result.value.capitalize(), f"{describe(outcome.step.target)}: {outcome.message}"
+    for item in report.held:
+        if item.step.origin is not None and item.step.origin.service == name:
+            return "Held", f"{describe(item.step.target)} is withheld: {item.reason}"
+    return None
+
+
+def concerns(outcome: Outcome, name: ServiceName, link: str) -> bool:
+    """Whether this outcome belongs to the service with that link."""
+    if outcome.step.origin is not None:
+        return outcome.step.origin.service == name
+    target = outcome.step.target
+    if isinstance(target, Link):
+        return target.name == link
+    if isinstance(target, (Address, Route)):
+        return target.dev == link
+    return name == "unicast"  # only EdgeFiltering has rules
+
+
+def kind_of_change(link: str, report: PassReport) -> str:
+    """Name the counter that this pass's changes to a service belong to (upstream: manager/metrics.go)."""
+    wanted = any(isinstance(o, Link) and o.name == link for o in report.desired.objects)
+    was_there = any(seen.name == link for seen in report.before.links)
+    if not wanted:
+        return "removals"
+    return "updates" if was_there else "provisions"
+
+
+Judgement: TypeAlias = tuple[str, Status, str, str]
+"""A condition before it is dated: type, status, reason, message."""
+
+
+def judge(report: PassReport, services: Sequence[ServiceView], mode: str) -> list[Judgement]:
+    """Return every condition of this pass as (type, status, reason, message)."""
+    identity = report.facts.identity
+    known = not isinstance(identity, Problem)
+    sync = _in_sync(report, mode)
+    held = "; ".join(f"{describe(item.step.target)}: {item.reason}" for item in report.held[:5])
+    conflicts = "; ".join(f"{describe(c.wanted.obj)} is held by {c.owner}" for c in report.plan.conflicts[:5])
+    return [
+        (
+            "IntentReadable",
+            "True" if report.intent.readable else "False",
+            "Read" if report.intent.readable else "Corrupt",
+            report.intent.message,
+        ),
+        (
+            "IdentityKnown",
+            "True" if known else "False",
+            "Known" if not isinstance(identity, Problem) else identity.code,
+            f"client IP {identity.client_ip}" if not isinstance(identity, Problem) else identity.message,
+        ),
+        _ledger(report),
+        (
+            "Rendered",
+            "False" if report.render_problem else "True",
+            "Failed" if report.render_problem else "Written",
+            report.render_problem or f"generation {report.generation}",
+        ),
+        sync,
+        ("SessionUp", "Unknown", "Absent", "this version sets up tunnels; it does not hold BGP sessions yet"),
+        ("Conflict", *_flag(bool(conflicts), "ForeignObject", conflicts, "nobody else holds what we need")),
+        ("Held", *_flag(bool(held), "WouldCapture", held, "nothing is withheld")),
+        _ready(report, services, sync),
+    ]
+
+
+def _flag(on: bool, reason: str, message: str, otherwise: str) -> tuple[Status, str, str]:
+    return ("True", reason, message) if on else ("False", "None", otherwise)
+
+
+def _ledger(report: PassReport) -> Judgement:
+    view = report.view
+    if report.intent.enabled is False:
+        return ("LedgerReachable", "Unknown", "Disabled", "a disabled agent asks the ledger nothing")
+    if view.error is not None:
+        return ("LedgerReachable", "False", view.error_code or "Error", view.error)
+    if view.snapshot is None:
+        return ("LedgerReachable", "Unknown", "Waiting", "no answer yet")
+    return ("LedgerReachable", "True", "Answered", "the last poll gave a sound answer")
+
+
+def _in_sync(report: PassReport, mode: str) -> Judgement:
+    steps = len(report.plan.steps)
+    failed = [o for o in report.outcomes if o.result in FAILED]
+    if not steps and not report.plan.conflicts:
+        return ("InSync", "True", "Equal", "the kernel holds what the files say")
+    if report.plan.conflicts and not steps:
+        return ("InSync", "False", "Conflict", f"{len(report.plan.conflicts)} objects are held by others")
+    if mode != "auto":
+        hint = f"dzagent apply {report.plan.id}" if mode == "manual" else "observe mode never writes"
+        return ("InSync", "False", "Waiting", f"{steps} steps wait ({hint})")
+    if report.intent.enabled is None:
+        return ("InSync", "Unknown", "IntentUnknown", f"{steps} steps wait: {report.intent.message}")
+    why = failed[0].message if failed else "they are retried"
+    return ("InSync", "False", "StepsLeft", f"{steps} steps are left: {why}")
+
+
+def _ready(report: PassReport, services: Sequence[ServiceView], sync: Judgement) -> Judgement:
+    def no(reason: str, message: str) -> Judgement:
+        return ("Ready", "False", reason, message)
+
+    if report.intent.enabled is not True:
+        return no("Disabled", report.intent.message or "the agent is disabled")
+    if report.wishes.kept:
+        problem = next(iter(report.wishes.kept.values()))
+        return no(problem.code, problem.message)
+    if report.held:
+        return no("Held", "something is withheld: see `dzagent plan`")
+    if sync[1] != "True":
+        return no(sync[2], sync[3])
+    if not services:
+        reasons = "; ".join(dict.fromkeys(report.wishes.withdrawn.values()))
+        return no("NoService", f"the ledger grants nothing: {reasons}")
+    return ("Ready", "True", "Provisioned", f"{len(services)} of {len(services)} services are provisioned")

@@ -1,0 +1,138 @@
+"""The commands of steps: pure functions from a `Step` to lines of `ip -batch`.
+
+Objects are made by exclusive `add`, in the one form of `grammar.format_object`, and deleted by their full
+identity with our protocol number, so that a delete that comes too late fails instead of hitting somebody
+else's object (Linux 6.1 and 6.18: route and rule deletes honour the protocol).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from dzagent.errors import KernelError
+from dzagent.grammar import format_object
+from dzagent.model import Action, Address, KernelObject, Link, Route, Rule, Step
+
+_SAFE: Final = re.compile(r"[A-Za-z0-9_.:/@+=-]+( [A-Za-z0-9_.:/@+=-]+)*")
+"""What a batch line may hold: no quotes and no '#', with which `ip -batch` would read another command."""
+
+_BEFORE: Final = frozenset({"not"})
+"""What stands before the selectors of a rule."""
+
+NO_INDEXES: Final[Mapping[str, int]] = {}
+
+
+def batch_lines(step: Step, indexes: Mapping[str, int] = NO_INDEXES) -> tuple[str, ...]:
+    """Return the lines that carry out `step`.
+
+    indexes: ifindex by link name, as observed: a link is deleted by its index where it is known, since `ip
+    link delete` believes the name alone and another link may have taken it meanwhile.
+    Raises KernelError for an object that cannot be written safely, such as a rule of ours with a selector
+    that holds a '#'.
+    """
+    if step.action is Action.DELETE:
+        lines = _delete(step.target, indexes)
+    elif step.action is Action.CHANGE and step.before is not None:
+        lines = _change(step.before, step.target)
+    else:
+        lines = format_object(step.target)
+    for line in lines:
+        if not _SAFE.fullmatch(line):
+            raise KernelError(f"No safe command for {line!r}: remove this object by hand.")
+    return tuple(lines)
+
+
+def preview(step: Step) -> tuple[str, ...]:
+    """Return the lines for a person to read; a comment in the place of those that cannot be written safely."""
+    try:
+        return batch_lines(step)
+    except KernelError as error:
+        return (f"# {error}",)
+
+
+def _change(before: KernelObject, after: KernelObject) -> Sequence[str]:
+    """Change in place where the kernel can: links by their parts, routes by `replace` (the key is ours).
+
+    An address cannot be changed in place: `ip addr replace` with another scope answers 0 and does nothing.
+    """
+    if isinstance(after, Link) and isinstance(before, Link):
+        return _change_link(before, after)
+    if isinstance(after, Route):
+        return tuple(line.replace("route add ", "route replace ", 1) for line in format_object(after))
+    return (*_delete(before, NO_INDEXES), *format_object(after))
+
+
+def _change_link(before: Link, after: Link) -> Sequence[str]:
+    """Repeat every GRE attribute if one differs: `link change` sets those left out to their defaults."""
+    dev = f"link set dev {after.name}"
+    lines = []
+    if (before.local, before.remote, before.ttl, before.pmtudisc) != (
+        after.local,
+        after.remote,
+        after.ttl,
+        after.pmtudisc,
+    ):
+        discovery = "pmtudisc" if after.pmtudisc else "nopmtudisc"
+        lines.append(
+            f"link change dev {after.name} type gre local {after.local} remote {after.remote} "
+            f"ttl {after.ttl or 'inherit'} {discovery}"
+        )
+    if any(token.startswith("master ") for token in before.extra):
+        lines.append(f"{dev} nomaster")
+    if before.mtu != after.mtu:
+        lines.append(f"{dev} mtu {after.mtu}")
+    if before.alias != after.alias:
+        lines.append(f"{dev} alias {after.alias}")
+    if before.up != after.up:
+        lines.append(f"{dev} {'up' if after.up else 'down'}")
+    return lines
+
+
+def _delete(obj: KernelObject, indexes: Mapping[str, int]) -> Sequence[str]:
+    if isinstance(obj, Link):
+        dev = _by_index(obj.name, indexes)
+        return (f"link set dev {dev} down", f"link delete dev {dev}")
+    if isinstance(obj, Address):
+        return (_delete_address(obj),)
+    if isinstance(obj, Route):
+        return (_delete_route(obj),)
+    return (_delete_rule(obj),)
+
+
+def _by_index(name: str, indexes: Mapping[str, int]) -> str:
+    """Return "if7" for index 7: how iproute2 takes an index, unless some link bears that very name."""
+    alias = f"if{indexes.get(name, 0)}"
+    return alias if name in indexes and alias not in indexes else name
+
+
+def _delete_address(address: Address) -> str:
+    """A peer is part of an address's identity; nothing else is."""
+    peer = [token for token in address.extra if token.startswith("peer ")]
+    local = f"{address.interface.ip} {peer[0]}" if peer else str(address.interface)
+    return f"addr del {local} dev {address.dev}"
+
+
+def _delete_route(route: Route) -> str:
+    """Name a type before the prefix; nexthops and metrics are not needed, prefix, protocol and metric are."""
+    words = {token.split(" ", 1)[0]: token for token in route.extra}
+    kind = words.get("type", "type unicast").removeprefix("type ")
+    parts = [f"route del {kind} {route.dst}"]
+    parts += [words["tos"]] if "tos" in words else []
+    parts += [f"via {route.via}"] if route.via is not None else []
+    parts += [f"dev {route.dev}"] if route.dev is not None and kind in {"unicast", "local"} else []
+    parts += [f"src {route.src}"] if route.src is not None else []
+    parts.append(f"table {route.table} proto {route.protocol}")
+    parts += [f"metric {route.metric}"] if route.metric else []
+    return " ".join(parts)
+
+
+def _delete_rule(rule: Rule) -> str:
+    """Every selector counts: the kernel deletes the first rule that has those that are named."""
+    parts = ["rule del", *(token for token in rule.extra if token in _BEFORE)]
+    parts.append(f"priority {rule.priority} from {rule.src} to {rule.dst}")
+    parts += [f"table {rule.table}"] if rule.table else []
+    parts.append(f"protocol {rule.protocol}")
+    parts += [token for token in rule.extra if token not in _BEFORE]
+    return " ".join(parts)

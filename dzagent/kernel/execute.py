@@ -1,0 +1,75 @@
+"""Carries out a plan, phase by phase; what stands on something that failed is not tried."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+from dzagent.kernel.protocol import Kernel
+from dzagent.model import Action, Address, Link, Outcome, Plan, Result, Route, Rule, Step
+
+_GOOD = frozenset({Result.DONE, Result.GONE})
+
+
+def execute(kernel: Kernel, plan: Plan) -> tuple[Outcome, ...]:
+    """Run every phase and return one outcome a step, in the order of the plan.
+
+    A failed step does not stop the others. Raises KernelError if the tool cannot be started.
+    """
+    failed = _Failed()
+    outcomes: list[Outcome] = []
+    for phase in plan.phases:
+        blocks = [failed.under(step) for step in phase]
+        ready = [step for step, why in zip(phase, blocks, strict=True) if why is None]
+        results = iter(kernel.apply(ready) if ready else ())
+        for step, why in zip(phase, blocks, strict=True):
+            outcome = next(results) if why is None else Outcome(step, Result.BLOCKED, why)
+            if outcome.result not in _GOOD:
+                failed.note(step)
+            outcomes.append(outcome)
+    return tuple(outcomes)
+
+
+@dataclass(slots=True)
+class _Failed:
+    """What later steps cannot stand on: links, addresses, and tables that lack a route."""
+
+    links: set[str] = field(default_factory=set)
+    addresses: dict[IPv4Address, Address] = field(default_factory=dict)
+    tables: set[int] = field(default_factory=set)
+
+    def note(self, step: Step) -> None:
+        """Remember a step that failed or was blocked. A link that could not be cleared away blocks too."""
+        obj = step.target
+        if isinstance(obj, Link):
+            self.links.add(obj.name)
+        elif step.action is Action.DELETE:
+            return
+        elif isinstance(obj, Address):
+            self.addresses[obj.interface.ip] = obj
+        elif isinstance(obj, Route):
+            self.tables.add(obj.table)
+
+    def under(self, step: Step) -> str | None:
+        """Return why a step cannot work, None if nothing is known against it. A delete is always tried."""
+        obj = step.target
+        if step.action is Action.DELETE:
+            return None
+        if isinstance(obj, Link):
+            return f"link {obj.name} could not be removed first" if obj.name in self.links else None
+        if isinstance(obj, Rule):
+            return f"a route of table {obj.table} failed" if obj.table in self.tables else None
+        if obj.dev in self.links:
+            return f"link {obj.dev} failed"
+        if isinstance(obj, Route):
+            return self._under_route(obj)
+        return None
+
+    def _under_route(self, route: Route) -> str | None:
+        for address in self.addresses.values():
+            gateway = (
+                route.via is not None and address.dev == route.dev and route.via in address.interface.network
+            )
+            if gateway or route.src == address.interface.ip:
+                return f"address {address.interface} failed"
+        return None

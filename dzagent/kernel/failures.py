@@ -1,0 +1,71 @@
+"""What a failed command means: one table of tool, exit code, action and message.
+
+The messages are those of iproute2 5.15 to 6.1 and of Linux 5.15 to 6.18 under LC_ALL=C; what is not in the
+table is permanent, so that an unknown failure is shown to a person rather than tried for ever.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+from dzagent.model import Action, Result
+
+ANY_ACTION: Final = frozenset(Action)
+DELETE: Final = frozenset({Action.DELETE})
+ADD: Final = frozenset({Action.ADD})
+CHANGE: Final = frozenset({Action.CHANGE})
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """One line of the table; `code` None stands for any exit code."""
+
+    pattern: str
+    result: Result
+    actions: frozenset[Action] = field(default=ANY_ACTION)
+    tool: str = "ip"
+    code: int | None = None
+
+    def fits(self, tool: str, code: int, action: Action, message: str) -> bool:
+        """Tell whether this line speaks of such a failure."""
+        return (
+            tool == self.tool
+            and self.code in {None, code}
+            and action in self.actions
+            and re.search(self.pattern, message) is not None
+        )
+
+
+_ABSENT: Final = (
+    r"No such (process|file or directory|device)|Cannot find device|does not exist"
+    r"|Address not found|Cannot assign requested address|Failed to get existing tunnel info"
+)
+
+TABLE: Final = (
+    Meaning(_ABSENT, Result.GONE, DELETE),
+    Meaning(_ABSENT, Result.RACED, CHANGE),
+    Meaning(_ABSENT, Result.TRANSIENT, ADD),
+    Meaning(r"File exists|Address already assigned", Result.RACED, ADD | CHANGE),
+    Meaning(r"Nexthop has invalid gateway|Invalid prefsrc address", Result.TRANSIENT, ADD | CHANGE),
+    Meaning(r"Network is (down|unreachable)|Nexthop device is not up|No route to host", Result.TRANSIENT),
+    Meaning(r"No buffer space|Cannot allocate memory|Out of memory", Result.TRANSIENT),
+    Meaning(r"Device or resource busy|Resource temporarily unavailable|Interrupted", Result.TRANSIENT),
+    Meaning(r"Cannot (open|send|talk)|EOF on netlink|Dump was interrupted", Result.TRANSIENT),
+)
+
+_SEVERITY: Final = (Result.GONE, Result.RACED, Result.TRANSIENT, Result.PERMANENT)
+
+
+def classify(tool: str, code: int, action: Action, message: str) -> Result:
+    """Return what a failed command of a step means."""
+    for meaning in TABLE:
+        if meaning.fits(tool, code, action, message):
+            return meaning.result
+    return Result.PERMANENT
+
+
+def worst(results: list[Result]) -> Result:
+    """Return the result of a step of several lines, of which these failed."""
+    return max(results, key=_SEVERITY.index)

@@ -1,0 +1,1 @@
+"""The data side: account layouts, RPC transport, snapshot rules, poller."""

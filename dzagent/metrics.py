@@ -1,0 +1,211 @@
+"""Prometheus text of what the agent publishes. Pure: dictionaries in, text out.
+
+Names, labels and types of `doublezero_*` are doublezerod's; `dzagent_*` are our own. What is not built yet has no
+metric: absent, not zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_SERVICES = ("unicast", "multicast")
+_FETCH_RESULTS = ("success", "error_stale", "error_no_cache")
+_CONDITION_STATUS = ("True", "False", "Unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One line: labels in order and a value; `suffix` is added to the metric's name (histograms)."""
+
+    value: float
+    labels: tuple[tuple[str, str], ...] = ()
+    suffix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric with its help text, its type (counter, gauge, histogram) and samples."""
+
+    name: str
+    help: str
+    type: str
+    samples: tuple[Sample, ...]
+
+
+def render(status: Mapping[str, Any], ledger: Mapping[str, Any], enabled: bool | None, now: float) -> str:
+    """Return the exposition. `enabled` is the intent (None: unknown); `now` is unix seconds.
+
+    Whatever is missing or of a wrong type in the documents is left out.
+    """
+    metrics = [*_reconciler(status), *_ledger(ledger, now), *_own(status, ledger, enabled)]
+    return "".join(_text(metric) for metric in metrics if metric.samples)
+
+
+def _reconciler(status: Mapping[str, Any]) -> Iterator[Metric]:
+    build = (("version", _word(status.get("agent_version"))), ("commit", ""), ("date", ""))
+    samples = (Sample(1, build),) if build[0][1] else ()
+    yield Metric("doublezero_build_info", "The version that runs.", "gauge", samples)
+    counters = _mapping(status.get("counters"))
+    for kind in ("provisions", "removals", "updates"):
+        yield Metric(
+            f"doublezero_reconciler_{kind}_total",
+            f"Services: {kind} since the start, by result.",
+            "counter",
+            tuple(_by_service(_mapping(counters.get(kind)))),
+        )
+    matched = _mapping(status.get("matched_users"))
+    yield Metric(
+        "doublezero_reconciler_matched_users",
+        "User accounts that match this host.",
+        "gauge",
+        tuple(_numbers((matched.get(name), (("service_type", name),)) for name in _SERVICES)),
+    )
+    yield Metric(
+        "doublezero_connection_info",
+        "Provisioned services and what they are connected to.",
+        "gauge",
+        tuple(Sample(1, labels) for labels in _connections(status)),
+    )
+
+
+def _by_service(results: Mapping[str, Any]) -> Iterator[Sample]:
+    return _numbers(
+        (_mapping(results.get(name)).get(result), (("service_type", name), ("status", result)))
+        for name in _SERVICES
+        for result in ("success", "error")
+    )
+
+
+def _connections(status: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], ...]]:
+    network = _word(status.get("network"))
+    services = status.get("services")
+    for service in services if isinstance(services, list) else ():
+        if isinstance(service, Mapping) and service.get("provisioned") is True:
+            yield (
+                ("user_type", _word(service.get("user_type"))),
+                ("network", network),
+                *(
+                    (name, _word(service.get(name)))
+                    for name in ("current_device", "metro", "tunnel_name", "tunnel_src", "tunnel_dst")
+                ),
+            )
+
+
+def _ledger(ledger: Mapping[str, Any], now: float) -> Iterator[Metric]:
+    polls, fetch = _mapping(ledger.get("polls")), _mapping(ledger.get("fetch"))
+    yield Metric(
+        "doublezero_reconciler_polls_total",
+        "Polls of the ledger, by result.",
+        "counter",
+        tuple(_numbers((polls.get(result), (("status", result),)) for result in ("success", "error"))),
+    )
+    yield Metric(
+        "doublezero_onchain_fetch_total",
+        "Fetches from the ledger: success, an error while older data was held, an error without any data.",
+        "counter",
+        tuple(_numbers((fetch.get(result), (("result", result),)) for result in _FETCH_RESULTS)),
+    )
+    yield Metric(
+        "doublezero_onchain_fetch_duration_seconds",
+        "Duration of fetches from the ledger.",
+        "histogram",
+        tuple(_histogram(ledger)),
+    )
+    fetched = _number(ledger.get("fetched_at"))
+    stale = ledger.get("error") is not None
+    age = max(0.0, now - fetched) if stale and fetched else 0.0
+    samples = (Sample(age),) if fetched else ()
+    text = "Age of the ledger data in use while fetches fail; 0 while they succeed."
+    yield Metric("doublezero_onchain_stale_cache_age_seconds", text, "gauge", samples)
+
+
+def _histogram(ledger: Mapping[str, Any]) -> Iterator[Sample]:
+    buckets = _mapping(ledger.get("fetch_buckets"))
+    total, count = _number(ledger.get("fetch_sum")), _number(ledger.get("fetch_count"))
+    if total is None or count is None or not buckets:
+        return
+    for bound, value in buckets.items():
+        yield from _numbers([(value, (("le", str(bound)),))], suffix="_bucket")
+    yield Sample(total, suffix="_sum")
+    yield Sample(count, suffix="_count")
+
+
+def _own(status: Mapping[str, Any], ledger: Mapping[str, Any], enabled: bool | None) -> Iterator[Metric]:
+    conditions = status.get("conditions")
+    samples = tuple(
+        Sample(
+            float(condition.get("status") == value), (("type", _word(condition["type"])), ("status", value))
+        )
+        for condition in _unique(conditions if isinstance(conditions, list) else ())
+        for value in _CONDITION_STATUS
+    )
+    yield Metric(
+        "dzagent_condition", "Conditions of the agent: 1 for the status that holds.", "gauge", samples
+    )
+    generation = tuple(_numbers([(status.get("generation"), ())]))
+    yield Metric("dzagent_generation", "Generation of the rendered files.", "gauge", generation)
+    slot = tuple(_numbers([(ledger.get("slot"), ())]))
+    yield Metric("dzagent_slot", "Slot of the last good answer of the ledger.", "gauge", slot)
+    wish = () if enabled is None else (Sample(float(enabled)),)
+    yield Metric("dzagent_enabled", "Whether a person wants the agent enabled.", "gauge", wish)
+
+
+def _unique(conditions: Iterable[Any]) -> list[Mapping[str, Any]]:
+    """The conditions by type, each once: two samples with the same labels would spoil the whole exposition."""
+    seen: dict[str, Mapping[str, Any]] = {}
+    for condition in conditions:
+        if isinstance(condition, Mapping) and isinstance(condition.get("type"), str):
+            seen.setdefault(condition["type"], condition)
+    return list(seen.values())
+
+
+def _numbers(
+    values: Iterable[tuple[Any, tuple[tuple[str, str], ...]]], *, suffix: str = ""
+) -> Iterator[Sample]:
+    for value, labels in values:
+        number = _number(value)
+        if number is not None:
+            yield Sample(number, labels, suffix)
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # an integer beyond 1e308
+        return None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _text(metric: Metric) -> str:
+    lines = [f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.type}"]
+    lines.extend(f"{metric.name}{s.suffix}{_labels(s.labels)} {_shown(s.value)}" for s in metric.samples)
+    return "\n".join(lines) + "\n"
+
+
+def _labels(labels: tuple[tuple[str, str], ...]) -> str:
+    inside = ",".join(f'{name}="{_escape(value)}"' for name, value in labels)
+    return f"{{{inside}}}" if inside else ""
+
+
+def _escape(value: str) -> str:
+    """Escape a label value as the text format asks for; lone surrogates, which are no text, are replaced."""
+    clean = value.encode("utf-8", "replace").decode("utf-8")
+    return clean.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+def _shown(value: float) -> str:
+    return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)

@@ -1,0 +1,228 @@
+"""The plan: the smallest change from what the kernel holds to what it should hold. Pure.
+
+Only objects that are provably ours are changed or deleted: links by ifalias and configured name, addresses
+by being on such a link, routes and rules by our protocol number. A key that somebody else holds is a
+`Conflict`, and what stands on it is left out of the plan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Interface
+
+from dzagent.model import (
+    Action,
+    Address,
+    Conflict,
+    Desired,
+    Interest,
+    Key,
+    Link,
+    Observed,
+    Plan,
+    Route,
+    Rule,
+    Step,
+    Wanted,
+    key,
+)
+from dzagent.plan_links import UNWANTED, Links, Ownership, Part, difference, pair, plan_links
+
+__all__ = ["Ownership", "interest", "make_plan"]
+
+
+def interest(desired: Desired, owner: Ownership) -> Interest:
+    """Return what an observation must cover, so that a plan for `desired` knows who holds every key."""
+    keys = dict.fromkeys((obj.table, obj.dst) for obj in desired.objects if isinstance(obj, Route))
+    return Interest(owner.protocol, tuple(owner.links), tuple(keys))
+
+
+def make_plan(desired: Desired, observed: Observed, owner: Ownership) -> Plan:
+    """Compare the two states. Equal states give a plan without phases.
+
+    Phases: what is in the way goes first; then links, addresses, routes and rules are made or changed; then
+    unwanted rules, routes, addresses and links go. Deletes come last so that traffic has somewhere to go.
+    """
+    wanted = tuple({key(item.obj): item for item in desired.wanted}.values())
+    links = plan_links(wanted, observed, owner)
+    left = _without(observed, links.rebuilt)
+    addresses = _plan_addresses(wanted, left, links)
+    routes = _plan_routes(wanted, left, links, owner)
+    rules = _plan_rules(wanted, left, links, routes, owner)
+    parts = (links, addresses, routes, rules)
+    phases = (
+        links.clear,
+        *(part.make for part in parts),
+        *(part.remove for part in reversed(parts)),
+    )
+    return Plan(
+        _plan_id(wanted, observed, owner),
+        tuple(tuple(phase) for phase in phases if phase),
+        tuple(conflict for part in parts for conflict in part.conflicts),
+    )
+
+
+def _without(observed: Observed, gone: set[str]) -> Observed:
+    """Return what is left when links are deleted: the kernel takes their addresses and routes along."""
+    if not gone:
+        return observed
+    return replace(
+        observed,
+        addresses=tuple(address for address in observed.addresses if address.dev not in gone),
+        routes=tuple(route for route in observed.routes if route.dev not in gone),
+    )
+
+
+# ---- addresses -------------------------------------------------------------------------------------------
+
+
+def _plan_addresses(wanted: Sequence[Wanted], observed: Observed, links: Links) -> Part:
+    """All IPv4 addresses on our links are ours; one elsewhere never is."""
+    part = Part()
+    held = {_slot(address): address for address in observed.addresses if address.dev in links.owned}
+    kept: set[Key] = set()
+    for item in wanted:
+        if not isinstance(item.obj, Address):
+            continue
+        kept.add(_slot(item.obj))
+        if item.obj.dev not in links.usable:
+            _no_link(part, item, item.obj.dev, links)
+            continue
+        before = held.get(_slot(item.obj))
+        if before is None:
+            part.make.append(Step(Action.ADD, None, item.obj, "missing", item.origin))
+        elif before != item.obj:
+            reason = difference(before, item.obj)
+            part.make.append(Step(Action.CHANGE, before, item.obj, reason, item.origin))
+    part.remove += [
+        Step(Action.DELETE, address, None, UNWANTED) for slot, address in held.items() if slot not in kept
+    ]
+    return part
+
+
+def _slot(address: Address) -> tuple[str, IPv4Interface, tuple[str, ...]]:
+    """The kernel tells addresses of a link by address, length and peer, whatever their scope."""
+    peer = tuple(token for token in address.extra if token.startswith("peer "))
+    return address.dev, address.interface, peer
+
+
+def _no_link(part: Part, item: Wanted, dev: str | None, links: Links) -> None:
+    """Leave out what needs a link that is not there; say so unless the link's own conflict says it."""
+    if item.origin.service not in links.blocked:
+        owner = f"link {dev} is not one that the rendered files make"
+        part.conflicts.append(Conflict(item, owner, "Render a tunnel of that name, or change the line."))
+
+
+# ---- routes ----------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Routes(Part):
+    """Routes; `empty`: tables in which a wanted route cannot be made."""
+
+    empty: set[int] = field(default_factory=set)
+
+
+def _plan_routes(wanted: Sequence[Wanted], observed: Observed, links: Links, owner: Ownership) -> _Routes:
+    part = _Routes()
+    ours: dict[Key, list[Route]] = {}
+    others: dict[Key, Route] = {}
+    for route in observed.routes:
+        if route.protocol == owner.protocol:
+            ours.setdefault(key(route), []).append(route)
+        elif not _has_tos(route):
+            others.setdefault(key(route), route)
+    kept: set[Route] = set()
+    for item in wanted:
+        if isinstance(item.obj, Route):
+            mine, holder = ours.get(key(item.obj), []), others.get(key(item.obj))
+            kept.update(_plan_route(part, item, item.obj, mine=mine, holder=holder, links=links))
+    part.remove += [
+        Step(Action.DELETE, route, None, UNWANTED)
+        for routes in ours.values()
+        for route in routes
+        if route not in kept
+    ]
+    return part
+
+
+def _plan_route(
+    part: _Routes,
+    item: Wanted,
+    route: Route,
+    *,
+    mine: Sequence[Route],
+    holder: Route | None,
+    links: Links,
+) -> tuple[Route, ...]:
+    """Plan one route; return those in the kernel that it stands for (and that are not deleted)."""
+    if route.dev not in links.usable:
+        part.empty.add(route.table)
+        _no_link(part, item, route.dev, links)
+        return (route,)
+    if route in mine:
+        return (route,)
+    if holder is not None:
+        part.empty.add(route.table)
+        part.conflicts.append(Conflict(item, _holder(holder), "Remove that route; ours follows by itself."))
+        return ()
+    before = next((other for other in mine if not _has_tos(other)), None)
+    if before is None:
+        part.make.append(Step(Action.ADD, None, route, "missing", item.origin))
+        return ()
+    part.make.append(Step(Action.CHANGE, before, route, difference(before, route), item.origin))
+    return (before,)
+
+
+def _has_tos(route: Route) -> bool:
+    """A TOS is part of a route's key in the kernel: with one, the same prefix and metric is another route."""
+    return any(token.startswith("tos ") for token in route.extra)
+
+
+def _holder(route: Route) -> str:
+    via = f" via {route.via}" if route.via is not None else ""
+    dev = f" dev {route.dev}" if route.dev is not None else ""
+    return f"route {route.dst}{via}{dev} table {route.table} of protocol {route.protocol}"
+
+
+# ---- rules -----------------------------------------------------------------------------------------------
+
+
+def _plan_rules(
+    wanted: Sequence[Wanted], observed: Observed, links: Links, routes: _Routes, owner: Ownership
+) -> Part:
+    """A rule never points at a table whose route cannot be made: traffic would go astray."""
+    part = Part()
+    ours = {rule for rule in observed.rules if rule.protocol == owner.protocol}
+    targets = {item.obj: item for item in wanted if isinstance(item.obj, Rule)}
+    for rule, item in targets.items():
+        if rule not in ours and rule.table not in routes.empty and item.origin.service not in links.blocked:
+            part.make.append(Step(Action.ADD, None, rule, "missing", item.origin))
+    part.remove += [
+        Step(Action.DELETE, rule, None, UNWANTED)
+        for rule in observed.rules
+        if rule in ours and rule not in targets
+    ]
+    return part
+
+
+# ---- the identity of a plan ------------------------------------------------------------------------------
+
+
+def _plan_id(wanted: Iterable[Wanted], observed: Observed, owner: Ownership) -> str:
+    """Return a short hash of both states, of the part of the host's that concerns us."""
+    pairs = {pair(item.obj) for item in wanted if isinstance(item.obj, Link)}
+    keys = {key(item.obj) for item in wanted if isinstance(item.obj, Route)}
+    relevant: list[object] = [item.obj for item in wanted]
+    relevant += [
+        link
+        for link in observed.links
+        if link.name in owner.links or (link.tunnel is not None and pair(link.tunnel) in pairs)
+    ]
+    relevant += [address for address in observed.addresses if address.dev in owner.links]
+    relevant += [r for r in observed.routes if r.protocol == owner.protocol or key(r) in keys]
+    relevant += [rule for rule in observed.rules if rule.protocol == owner.protocol]
+    text = "\n".join([repr(owner.protocol), *sorted(map(repr, relevant))])
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:12]

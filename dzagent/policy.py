@@ -1,0 +1,152 @@
+"""Policies: the numbers and limits of a site. policies/default.yaml describes every key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from dzagent import yamlfile
+from dzagent.errors import ConfigError
+from dzagent.yamlfile import Item, Section
+
+DEFAULT_OVERLAY_BLOCK = IPv4Network("169.254.0.0/16")
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """Attributes of the GRE links: TTL of the outer packets, MTU in bytes, path MTU discovery."""
+
+    ttl: int = 64
+    mtu: int = 1476
+    pmtudisc: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """Tables and rule priorities of an EdgeFiltering user: traffic to and from the DoubleZero prefixes."""
+
+    table_to: int = 100
+    table_from: int = 101
+    priority_to: int = 100
+    priority_from: int = 101
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A whole policy, checked.
+
+    protocol: number that marks routes and rules as ours. overlay_block: where tunnel /31s must lie.
+    prefix_min_length: the shortest prefix from the ledger that may be routed. ssh_ports: local TCP ports whose
+    established peers are protected. absent_polls: polls in a row that must miss a user before it counts as deleted.
+    """
+
+    protocol: int = 210
+    overlay_block: IPv4Network = DEFAULT_OVERLAY_BLOCK
+    prefix_min_length: int = 16
+    ssh_ports: tuple[int, ...] = (22,)
+    tunnel: Tunnel = field(default_factory=Tunnel)
+    edge: Edge = field(default_factory=Edge)
+    absent_polls: int = 2
+
+
+_TOP = (
+    "protocol", "overlay_block", "prefix_min_length", "ssh_ports", "tunnel", "edge", "absent_polls",
+)  # fmt: skip
+_TUNNEL = ("ttl", "mtu", "pmtudisc")
+_EDGE = ("table_to", "table_from", "priority_to", "priority_from")
+
+_KERNEL_TABLES = frozenset({253, 254, 255})  # default, main, local (linux/rtnetlink.h)
+_FOREIGN_PROTOCOLS = {
+    8: "gated", 9: "ra", 10: "mrt", 11: "zebra", 12: "bird", 13: "dnrouted", 14: "xorp", 15: "ntk", 16: "dhcp",
+    17: "mrouted", 18: "keepalived", 42: "babel", 84: "ovn", 187: "isis", 188: "ospf", 189: "rip", 192: "eigrp",
+    196: "FRR's static routes (zebra adopts them)",
+}  # fmt: skip
+
+
+def load_policy(path: Path) -> Policy:
+    """Read and check one policy file; a key that it does not set has its default. Raises ConfigError."""
+    return parse_policy(yamlfile.load(path), str(path))
+
+
+def find_policy(name: str, search: tuple[Path, ...]) -> Path:
+    """Find the file of a policy: an absolute path as it is, else NAME.yaml in the first directory that has it.
+
+    Raises ConfigError that names the policies there are.
+    """
+    if name.startswith("/"):
+        return Path(name)
+    for directory in search:
+        if (directory / f"{name}.yaml").is_file():
+            return directory / f"{name}.yaml"
+    known = sorted({path.stem for directory in search for path in directory.glob("*.yaml")})
+    raise ConfigError(
+        f"policy {name!r} was not found in {', '.join(map(str, search)) or 'no directory'}; "
+        f"there are: {', '.join(known) or 'none'}"
+    )
+
+
+def parse_policy(item: Item | None, file: str) -> Policy:
+    """Check a loaded document; raises ConfigError."""
+    top = yamlfile.section(item, _TOP, file)
+    base = Policy()
+    return Policy(
+        protocol=top.read("protocol", _protocol, base.protocol),
+        overlay_block=top.read("overlay_block", _overlay_block, base.overlay_block),
+        prefix_min_length=top.read("prefix_min_length", yamlfile.whole(8, 32), base.prefix_min_length),
+        ssh_ports=top.read(
+            "ssh_ports", yamlfile.list_of(yamlfile.whole(1, 65535), "TCP ports", 16), base.ssh_ports
+        ),
+        tunnel=_tunnel(top),
+        edge=_edge(top),
+        absent_polls=top.read("absent_polls", yamlfile.whole(1, 100), base.absent_polls),
+    )
+
+
+def _protocol(item: Item) -> int:
+    value = yamlfile.whole(1, 255)(item)
+    if value <= 4:
+        raise item.error(f"{value} is one of the kernel's own protocol numbers; choose another, such as 210")
+    if value in _FOREIGN_PROTOCOLS:
+        raise item.error(f"{value} belongs to {_FOREIGN_PROTOCOLS[value]}; choose another, such as 210")
+    return value
+
+
+def _overlay_block(item: Item) -> IPv4Network:
+    value = yamlfile.network(item)
+    if not 8 <= value.prefixlen <= 31:
+        raise item.expected("an IPv4 network with a prefix length from 8 to 31")
+    return value
+
+
+def _tunnel(top: Section) -> Tunnel:
+    part = yamlfile.subsection(top, "tunnel", _TUNNEL)
+    base = Tunnel()
+    return Tunnel(
+        ttl=part.read("ttl", yamlfile.whole(1, 255), base.ttl),
+        mtu=part.read("mtu", yamlfile.whole(576, 65511), base.mtu),
+        pmtudisc=part.read("pmtudisc", yamlfile.truth, base.pmtudisc),
+    )
+
+
+def _edge(top: Section) -> Edge:
+    part = yamlfile.subsection(top, "edge", _EDGE)
+    base = Edge()
+    priority = yamlfile.whole(1, 32765)
+    edge = Edge(
+        table_to=part.read("table_to", _table, base.table_to),
+        table_from=part.read("table_from", _table, base.table_from),
+        priority_to=part.read("priority_to", priority, base.priority_to),
+        priority_from=part.read("priority_from", priority, base.priority_from),
+    )
+    if edge.table_to == edge.table_from:
+        item = top.entries["edge"]
+        raise item.error(f"table_to and table_from are both {edge.table_to}; they need two different tables")
+    return edge
+
+
+def _table(item: Item) -> int:
+    value = yamlfile.whole(1, 2**32 - 1)(item)
+    if value in _KERNEL_TABLES:
+        raise item.error(f"{value} is one of the kernel's own tables (253 default, 254 main, 255 local)")
+    return value

@@ -1,0 +1,98 @@
+"""What a person wants of the agent, on disk: enabled or not, the pinned client IP, a plan to apply.
+
+The API writes these files and the reconciler reads them; a datagram tells it to look at once. Compatible with
+doublezerod's state.json (manager/state.go): the key `reconciler_enabled`, and `client_ip` since its PR 4341.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address
+from pathlib import Path
+from typing import Any
+
+from dzagent.errors import StateError
+from dzagent.files import locked, read_json, write_json
+
+_PLAN_ID = re.compile(r"[0-9a-f]{4,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """The wish of a person. `client_ip` pins the identity until another enable names another."""
+
+    enabled: bool
+    client_ip: IPv4Address | None = None
+
+
+def read_intent(path: Path) -> Intent | None:
+    """Return the intent on disk, None if nobody has said anything yet. Raises StateError if unreadable."""
+    document = read_json(path)
+    if document is None:
+        return None
+    if not isinstance(document, dict) or not isinstance(document.get("reconciler_enabled"), bool):
+        raise StateError(f'{path}: expected an object with "reconciler_enabled": true or false')
+    return Intent(document["reconciler_enabled"], _client_ip(path, document.get("client_ip")))
+
+
+def _client_ip(path: Path, text: Any) -> IPv4Address | None:
+    if text is None or text == "":
+        return None
+    try:
+        return IPv4Address(text if isinstance(text, str) else "")
+    except AddressValueError as error:
+        raise StateError(f'{path}: "client_ip" is {text!r}, expected an IPv4 address') from error
+
+
+def write_intent(path: Path, intent: Intent) -> None:
+    """Put a new intent on disk, durably, under a lock. A corrupt old file is set aside, never lost.
+
+    Raises StateError; then the old intent still holds.
+    """
+    document: dict[str, Any] = {"reconciler_enabled": intent.enabled}
+    if intent.client_ip is not None:
+        document["client_ip"] = str(intent.client_ip)
+    with locked(path.parent / "lock"):
+        _set_aside_if_corrupt(path)
+        write_json(path, document, durable=True)
+
+
+def _set_aside_if_corrupt(path: Path) -> None:
+    try:
+        read_intent(path)
+    except StateError:
+        with contextlib.suppress(OSError):  # unreadable as well as corrupt: the rename below reports it
+            path.replace(path.with_name(path.name + ".corrupt"))
+
+
+def request_apply(path: Path, plan_id: str) -> None:
+    """Ask the reconciler to apply the plan with this id, if it is still the plan. Raises StateError."""
+    if not _PLAN_ID.fullmatch(plan_id):
+        raise StateError(f"{plan_id!r} is not a plan id: `dzagent plan` prints it")
+    with locked(path.parent / "lock"):
+        write_json(path, {"plan_id": plan_id}, durable=True)
+
+
+def read_apply_request(path: Path) -> str | None:
+    """Return the id of the plan somebody asked to apply, None if nobody did. Raises StateError."""
+    document = read_json(path)
+    if document is None:
+        return None
+    plan_id = document.get("plan_id") if isinstance(document, dict) else None
+    if not isinstance(plan_id, str) or not _PLAN_ID.fullmatch(plan_id):
+        raise StateError(f'{path}: expected an object with "plan_id"')
+    return plan_id
+
+
+def send_wake(path: Path, reason: str) -> bool:
+    """Tell the reconciler to look now. False if nobody listens: a dead reconciler is no error here."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        try:
+            sock.sendto(reason.encode()[:64], str(path))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,158 @@
+"""One process a phase, and each failed line found again as the step that it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+
+import pytest
+
+from dzagent.errors import KernelError, ObservationError
+from dzagent.kernel.failures import classify
+from dzagent.kernel.iproute import IpRoute, failures
+from dzagent.kernel.run import Completed
+from dzagent.model import Action, Address, Interest, Link, Result, Route, Rule, Step
+
+LINK = Link("doublezero0", IPv4Address("198.51.100.7"), IPv4Address("192.0.2.1"), 64, 1476, "dzagent:unicast")
+ADDRESS = Address("doublezero0", IPv4Interface("169.254.0.1/31"), "link")
+ROUTE = Route(IPv4Network("0.0.0.0/0"), IPv4Address("169.254.0.0"), "doublezero0", 101, 210)
+RULE = Rule(100, IPv4Network("0.0.0.0/0"), IPv4Network("203.0.113.0/24"), 100, 210)
+DST = IPv4Address("192.0.2.1")
+
+
+@dataclass
+class FakeRunner:
+    """Answers every call with `done`, and remembers what was asked."""
+
+    done: Completed
+    inputs: list[str] = field(default_factory=list)
+
+    def __call__(self, program: str, args: Sequence[str], stdin: str = "") -> Completed:
+        assert program == "ip"
+        assert args
+        self.inputs.append(stdin)
+        return self.done
+
+
+def step(action: Action, obj: Link | Address | Route | Rule) -> Step:
+    before, after = (obj, None) if action is Action.DELETE else (None, obj)
+    return Step(action, before, after, "test")
+
+
+def fails(stderr: str, code: int = 1) -> Completed:
+    return Completed(code, b"", stderr.encode())
+
+
+def test_a_phase_is_one_process() -> None:
+    runner = FakeRunner(Completed(0, b"", b""))
+    outcomes = IpRoute(runner).apply([step(Action.ADD, ADDRESS), step(Action.DELETE, RULE)])
+    assert [outcome.result for outcome in outcomes] == [Result.DONE, Result.DONE]
+    assert len(runner.inputs) == 1
+    assert len(runner.inputs[0].splitlines()) == 2
+
+
+def test_nothing_to_do_starts_nothing() -> None:
+    runner = FakeRunner(Completed(0, b"", b""))
+    assert IpRoute(runner).apply([]) == ()
+    assert runner.inputs == []
+
+
+def test_a_failed_line_is_the_step_it_belongs_to() -> None:
+    runner = FakeRunner(
+        fails(
+            "Error: ipv4: Address already assigned.\nCommand failed -:4\n"
+            "RTNETLINK answers: No such file or directory\nCommand failed -:6\n"
+        )
+    )
+    steps = [
+        step(Action.ADD, LINK),
+        step(Action.ADD, ADDRESS),
+        step(Action.ADD, ROUTE),
+        step(Action.DELETE, RULE),
+    ]
+    outcomes = IpRoute(runner).apply(steps)
+    assert [o.result for o in outcomes] == [Result.DONE, Result.RACED, Result.DONE, Result.GONE]
+    assert outcomes[1].message == "Error: ipv4: Address already assigned."
+
+
+def test_a_step_of_several_lines_fails_if_one_does() -> None:
+    runner = FakeRunner(fails("Error: mtu greater than device maximum.\nCommand failed -:3\n"))
+    (outcome,) = IpRoute(runner).apply([step(Action.ADD, LINK)])
+    assert (outcome.result, outcome.message) == (Result.PERMANENT, "Error: mtu greater than device maximum.")
+
+
+def test_a_process_that_dies_without_a_word_did_nothing() -> None:
+    runner = FakeRunner(fails("", -9))
+    outcomes = IpRoute(runner).apply([step(Action.ADD, ADDRESS), step(Action.DELETE, RULE)])
+    assert {outcome.result for outcome in outcomes} == {Result.PERMANENT}
+
+
+def test_a_message_over_several_lines_belongs_to_the_next_number() -> None:
+    assert failures(fails("one\ntwo\nCommand failed -:2\n"), 3) == {2: "one two"}
+
+
+def test_an_object_that_cannot_be_written_safely_stops_no_other() -> None:
+    runner = FakeRunner(fails("RTNETLINK answers: File exists\nCommand failed -:1\n"))
+    odd = replace(RULE, extra=("iif a#b",))
+    outcomes = IpRoute(runner).apply([step(Action.DELETE, odd), step(Action.ADD, RULE)])
+    assert [outcome.result for outcome in outcomes] == [Result.PERMANENT, Result.RACED]
+
+
+def test_links_are_deleted_by_the_index_that_was_observed() -> None:
+    link = '[{"ifindex":7,"ifname":"doublezero0","flags":[],"mtu":1476}]\n'
+    runner = FakeRunner(Completed(0, (link + "[]\n" * 4).encode(), b""))
+    kernel = IpRoute(runner)
+    kernel.observe(Interest(210, ("doublezero0",)))
+    runner.done = Completed(0, b"", b"")
+    kernel.apply([step(Action.DELETE, LINK)])
+    assert runner.inputs[-1].splitlines() == ["link set dev if7 down", "link delete dev if7"]
+
+
+def test_a_failed_observation_is_an_error() -> None:
+    runner = FakeRunner(Completed(1, b"[]\n" * 5, b"Dump terminated\nCommand failed -:4\n"))
+    with pytest.raises(ObservationError, match="Dump terminated"):
+        IpRoute(runner).observe(Interest(210, ()))
+
+
+def test_source_for_tells_no_route_from_a_failure() -> None:
+    assert (
+        IpRoute(FakeRunner(Completed(0, b'[{"prefsrc":"198.51.100.7"}]\n', b""))).source_for(DST)
+        == LINK.local
+    )
+    assert IpRoute(FakeRunner(fails("RTNETLINK answers: Network is unreachable", 2))).source_for(DST) is None
+    with pytest.raises(ObservationError):
+        IpRoute(FakeRunner(fails("Cannot open netlink socket", 1))).source_for(DST)
+
+
+def test_a_tool_that_cannot_start_is_raised() -> None:
+    def missing(program: str, args: Sequence[str], stdin: str = "") -> Completed:
+        raise KernelError(f"no {program} for {args} and {stdin!r}")
+
+    with pytest.raises(KernelError):
+        IpRoute(missing).apply([step(Action.ADD, ADDRESS)])
+
+
+@pytest.mark.parametrize(
+    ("action", "message", "result"),
+    [
+        (Action.DELETE, "RTNETLINK answers: No such process", Result.GONE),
+        (Action.DELETE, "RTNETLINK answers: No such file or directory", Result.GONE),
+        (Action.DELETE, "RTNETLINK answers: No such device", Result.GONE),
+        (Action.DELETE, 'Cannot find device "doublezero0"', Result.GONE),
+        (Action.DELETE, "Error: ipv4: Address not found.", Result.GONE),
+        (Action.DELETE, "Error: ipv4: FIB table does not exist.", Result.GONE),
+        (Action.CHANGE, "Failed to get existing tunnel info.", Result.RACED),
+        (Action.ADD, "RTNETLINK answers: File exists", Result.RACED),
+        (Action.ADD, "Error: ipv4: Address already assigned.", Result.RACED),
+        (Action.ADD, "Error: Nexthop has invalid gateway.", Result.TRANSIENT),
+        (Action.ADD, "Error: Invalid prefsrc address.", Result.TRANSIENT),
+        (Action.ADD, 'Cannot find device "doublezero0"', Result.TRANSIENT),
+        (Action.ADD, "RTNETLINK answers: Device or resource busy", Result.TRANSIENT),
+        (Action.ADD, "Error: Unknown device type.", Result.PERMANENT),
+        (Action.ADD, "RTNETLINK answers: Operation not permitted", Result.PERMANENT),
+        (Action.DELETE, "something that nobody has seen yet", Result.PERMANENT),
+    ],
+)
+def test_the_table_of_failures(action: Action, message: str, result: Result) -> None:
+    assert classify("ip", 1, action, message) is result

@@ -1,0 +1,269 @@
+"""The plan: smallest changes, only ours, reasons for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+
+import pytest
+
+from dzagent.model import (
+    Action,
+    Address,
+    Desired,
+    KernelObject,
+    Link,
+    Observed,
+    Origin,
+    Plan,
+    Route,
+    Rule,
+    SeenLink,
+    ServiceName,
+    Step,
+    Wanted,
+)
+from dzagent.plan import Ownership, interest, make_plan
+
+OWNER = Ownership(210, {"doublezero0": "dzagent:unicast", "doublezero1": "dzagent:multicast"})
+LOCAL, ANY = IPv4Address("198.51.100.7"), IPv4Network("0.0.0.0/0")
+LINK = Link("doublezero0", LOCAL, IPv4Address("192.0.2.1"), 64, 1476, "dzagent:unicast")
+OTHER = Link("doublezero1", LOCAL, IPv4Address("192.0.2.2"), 64, 1476, "dzagent:multicast")
+ADDRESS = Address("doublezero0", IPv4Interface("169.254.0.1/31"), "link")
+ROUTE = Route(ANY, IPv4Address("169.254.0.0"), "doublezero0", 101, 210)
+RULE = Rule(100, IPv4Network("203.0.113.0/24"), ANY, 101, 210)
+FOREIGN = Route(ANY, IPv4Address("198.51.100.1"), "eth0", 101, 4)
+
+
+def want(*objects: KernelObject, service: ServiceName = "unicast") -> Desired:
+    return Desired(tuple(Wanted(obj, Origin(service, "x.ip", n)) for n, obj in enumerate(objects, 1)))
+
+
+ALL = want(LINK, ADDRESS, ROUTE, RULE)
+
+
+def seen(link: Link, kind: str = "gre", index: int = 7) -> SeenLink:
+    tunnel = link if kind == "gre" else None
+    return SeenLink(link.name, index, kind, link.up, link.mtu, link.alias, tunnel)
+
+
+def state(*objects: KernelObject | SeenLink) -> Observed:
+    return Observed(
+        tuple(o if isinstance(o, SeenLink) else seen(o) for o in objects if isinstance(o, Link | SeenLink)),
+        tuple(o for o in objects if isinstance(o, Address)),
+        tuple(o for o in objects if isinstance(o, Route)),
+        tuple(o for o in objects if isinstance(o, Rule)),
+    )
+
+
+def plan(desired: Desired, *objects: KernelObject | SeenLink) -> Plan:
+    return make_plan(desired, state(*objects), OWNER)
+
+
+def brief(steps: Iterable[Step]) -> list[tuple[Action, KernelObject]]:
+    return [(step.action, step.target) for step in steps]
+
+
+def test_equal_states_give_an_empty_plan() -> None:
+    result = plan(ALL, LINK, ADDRESS, ROUTE, RULE)
+    assert (result.phases, result.conflicts) == ((), ())
+
+
+def test_up_goes_link_address_route_rule() -> None:
+    result = plan(ALL)
+    assert [brief(phase) for phase in result.phases] == [
+        [(Action.ADD, obj)] for obj in (LINK, ADDRESS, ROUTE, RULE)
+    ]
+    assert {step.reason for step in result.steps} == {"missing"}
+    assert [str(step.origin) for step in result.steps] == ["x.ip:1", "x.ip:2", "x.ip:3", "x.ip:4"]
+
+
+def test_down_goes_the_other_way() -> None:
+    result = plan(Desired(), LINK, ADDRESS, ROUTE, RULE)
+    assert [brief(phase) for phase in result.phases] == [
+        [(Action.DELETE, obj)] for obj in (RULE, ROUTE, ADDRESS, LINK)
+    ]
+
+
+def test_new_comes_before_old_goes() -> None:
+    old = replace(RULE, priority=90)
+    result = plan(ALL, LINK, ADDRESS, ROUTE, old)
+    assert brief(result.steps) == [(Action.ADD, RULE), (Action.DELETE, old)]
+
+
+# ---- links ---------------------------------------------------------------------------------------------------
+
+
+def test_a_link_is_changed_in_place_and_the_reason_says_what() -> None:
+    (step,) = plan(ALL, replace(LINK, remote=IPv4Address("192.0.2.9")), ADDRESS, ROUTE, RULE).steps
+    assert step.action is Action.CHANGE
+    assert step.reason == "differs: remote 192.0.2.9 -> 192.0.2.1"
+
+
+@pytest.mark.parametrize("edit", [replace(LINK, alias=""), replace(LINK, alias="x", up=False)])
+def test_an_unmarked_link_is_adopted_if_it_is_what_we_would_make(edit: Link) -> None:
+    result = plan(ALL, edit, ADDRESS, ROUTE, RULE)
+    assert brief(result.steps) == [(Action.CHANGE, LINK)]
+    assert result.conflicts == ()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        seen(replace(LINK, alias=""), "vxlan"),
+        seen(replace(LINK, alias="", ttl=32)),
+        seen(replace(LINK, alias="theirs", extra=("ikey 0.0.0.1",))),
+    ],
+)
+def test_an_unmarked_link_of_our_name_is_a_conflict_and_nothing_stands_on_it(other: SeenLink) -> None:
+    foreign = Address("doublezero0", IPv4Interface("10.0.0.1/24"), "global")
+    result = plan(ALL, other, foreign)
+    assert result.phases == ()
+    (conflict,) = result.conflicts
+    assert conflict.wanted.obj == LINK
+    assert "doublezero0" in conflict.owner
+    assert conflict.advice
+
+
+def test_an_unmarked_link_that_is_not_wanted_stays_with_its_addresses() -> None:
+    assert plan(Desired(), seen(replace(LINK, alias="")), ADDRESS).phases == ()
+
+
+def test_a_marked_link_of_another_kind_is_rebuilt_with_all_that_stands_on_it() -> None:
+    result = plan(ALL, seen(LINK, "vxlan"), ADDRESS, ROUTE, RULE)
+    first = result.phases[0][0]
+    assert (first.action, first.target.extra) == (Action.DELETE, ("kind vxlan",))
+    assert brief(result.steps[1:]) == [(Action.ADD, obj) for obj in (LINK, ADDRESS, ROUTE)]
+
+
+def test_a_link_with_a_key_is_rebuilt() -> None:
+    edited = replace(LINK, extra=("ikey 0.0.0.1",))
+    assert brief(plan(want(LINK), edited).steps) == [(Action.DELETE, edited), (Action.ADD, LINK)]
+
+
+def test_a_link_in_a_bridge_leaves_it_in_place() -> None:
+    (step,) = plan(want(LINK), replace(LINK, extra=("master br0",))).steps
+    assert step.action is Action.CHANGE
+
+
+def test_an_unwanted_link_of_ours_makes_room_for_its_endpoints() -> None:
+    old = replace(OTHER, remote=LINK.remote)
+    result = plan(want(LINK), old)
+    assert brief(result.steps) == [(Action.DELETE, old), (Action.ADD, LINK)]
+    assert len(result.phases) == 2
+
+
+def test_links_move_in_the_order_in_which_endpoints_become_free() -> None:
+    moved = replace(OTHER, remote=IPv4Address("192.0.2.3"))
+    wanted = Desired(
+        (*want(replace(LINK, remote=OTHER.remote)).wanted, *want(moved, service="multicast").wanted)
+    )
+    result = plan(wanted, LINK, OTHER)
+    assert brief(result.steps) == [
+        (Action.CHANGE, moved),
+        (Action.CHANGE, replace(LINK, remote=OTHER.remote)),
+    ]
+
+
+def test_links_that_swap_endpoints_are_untangled() -> None:
+    first, second = replace(LINK, remote=OTHER.remote), replace(OTHER, remote=LINK.remote)
+    wanted = Desired((*want(first).wanted, *want(second, service="multicast").wanted))
+    steps = brief(plan(wanted, LINK, OTHER).steps)
+    assert steps[0] == (Action.DELETE, OTHER)
+    assert set(steps[1:]) == {(Action.CHANGE, first), (Action.ADD, second)}
+    assert steps[1] == (Action.CHANGE, first)
+
+
+def test_two_wanted_links_with_the_same_endpoints_are_a_conflict() -> None:
+    second = replace(OTHER, remote=LINK.remote)
+    result = plan(Desired((*want(LINK).wanted, *want(second, service="multicast").wanted)))
+    assert brief(result.steps) == [(Action.ADD, LINK)]
+    assert result.conflicts[0].wanted.obj == second
+
+
+def test_a_foreign_tunnel_with_our_endpoints_is_a_conflict() -> None:
+    result = plan(ALL, replace(LINK, name="gre7", alias=""))
+    assert result.phases == ()
+    assert "gre7" in result.conflicts[0].owner
+
+
+def test_a_foreign_tunnel_with_a_key_is_not_in_the_way() -> None:
+    assert plan(want(LINK), replace(LINK, name="gre7", alias="", extra=("ikey 0.0.0.1",))).conflicts == ()
+
+
+# ---- addresses, routes, rules --------------------------------------------------------------------------------
+
+
+def test_a_scope_is_changed() -> None:
+    (step,) = plan(ALL, LINK, replace(ADDRESS, scope="global"), ROUTE, RULE).steps
+    assert (step.action, step.reason) == (Action.CHANGE, "differs: scope global -> link")
+
+
+def test_addresses_on_our_links_are_ours_and_others_are_not() -> None:
+    extra = Address("doublezero0", IPv4Interface("10.0.0.1/24"), "global")
+    elsewhere = Address("eth0", IPv4Interface("10.0.0.2/24"), "global")
+    assert brief(plan(ALL, LINK, ADDRESS, extra, elsewhere, ROUTE, RULE).steps) == [(Action.DELETE, extra)]
+
+
+def test_an_address_without_a_link_of_ours_is_said() -> None:
+    result = plan(want(replace(ADDRESS, dev="eth0")))
+    assert result.phases == ()
+    assert "eth0" in result.conflicts[0].owner
+
+
+def test_a_route_of_ours_with_the_same_key_is_changed() -> None:
+    wrong = replace(ROUTE, src=LOCAL)
+    (step,) = plan(ALL, LINK, ADDRESS, wrong, RULE).steps
+    assert (step.action, step.before) == (Action.CHANGE, wrong)
+    assert step.reason == "differs: src 198.51.100.7 -> none"
+
+
+def test_a_key_that_somebody_else_holds_is_a_conflict_until_it_leaves() -> None:
+    result = plan(ALL, LINK, ADDRESS, FOREIGN)
+    assert result.phases == ()
+    assert result.conflicts[0].owner == "route 0.0.0.0/0 via 198.51.100.1 dev eth0 table 101 of protocol 4"
+    assert brief(plan(ALL, LINK, ADDRESS).steps) == [(Action.ADD, ROUTE), (Action.ADD, RULE)]
+
+
+def test_a_foreign_route_beside_ours_is_never_replaced() -> None:
+    wrong = replace(ROUTE, via=IPv4Address("169.254.0.4"))
+    result = plan(ALL, LINK, ADDRESS, FOREIGN, wrong, RULE)
+    assert brief(result.steps) == [(Action.DELETE, wrong)]
+
+
+def test_a_foreign_route_of_another_tos_or_metric_is_not_in_the_way() -> None:
+    others = replace(FOREIGN, extra=("tos 0x10",)), replace(FOREIGN, metric=5)
+    assert plan(ALL, LINK, ADDRESS, *others, RULE).conflicts == ()
+
+
+def test_every_odd_route_of_our_protocol_goes() -> None:
+    odd = Route(IPv4Network("192.0.3.0/24"), None, None, 7, 210, extra=("type blackhole",))
+    assert brief(plan(ALL, LINK, ADDRESS, ROUTE, odd, RULE).steps) == [(Action.DELETE, odd)]
+
+
+def test_a_rule_of_another_protocol_is_left_and_ours_is_made() -> None:
+    theirs = replace(RULE, protocol=4)
+    assert brief(plan(ALL, LINK, ADDRESS, ROUTE, theirs).steps) == [(Action.ADD, RULE)]
+
+
+def test_a_rule_of_ours_with_another_selector_is_another_rule() -> None:
+    edited = replace(RULE, extra=("iif eth0",))
+    result = plan(ALL, LINK, ADDRESS, ROUTE, edited)
+    assert brief(result.steps) == [(Action.ADD, RULE), (Action.DELETE, edited)]
+
+
+# ---- the plan itself -----------------------------------------------------------------------------------------
+
+
+def test_the_id_names_both_states_and_not_what_is_none_of_our_business() -> None:
+    eth0 = SeenLink("eth0", 2, "", up=True, mtu=1500)
+    assert plan(ALL, LINK).id == plan(ALL, LINK, eth0, replace(FOREIGN, table=9)).id
+    ids = {plan(ALL).id, plan(ALL, LINK).id, plan(ALL, seen(LINK, index=8)).id, plan(Desired(), LINK).id}
+    assert len(ids) == 4
+
+
+def test_the_interest_covers_every_key() -> None:
+    found = interest(ALL, OWNER)
+    assert (found.protocol, found.links) == (210, ("doublezero0", "doublezero1"))
+    assert found.exact == ((101, ANY),)

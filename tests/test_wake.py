@@ -1,0 +1,52 @@
+"""Reasons reach the loop, from threads and from datagrams."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from dzagent.errors import StateError
+from dzagent.state import send_wake
+from dzagent.wake import Wake, WakeSocket
+
+
+def test_reasons_are_collected_and_taken_once() -> None:
+    wake = Wake()
+    wake.set("ledger")
+    wake.set("intent")
+    assert wake.wait(0) == {"ledger", "intent"}
+    assert wake.wait(0) == frozenset()
+
+
+def test_a_reason_ends_the_wait() -> None:
+    wake = Wake()
+    thread = threading.Thread(target=wake.set, args=("intent",))
+    thread.start()
+    assert wake.wait(30) == {"intent"}
+    thread.join()
+
+
+def test_a_datagram_is_a_reason(tmp_path: Path) -> None:
+    wake = Wake()
+    sock = WakeSocket(tmp_path / "wake", wake)
+    sock.start()
+    try:
+        assert send_wake(tmp_path / "wake", "intent")
+        assert wake.wait(30) == {"intent"}
+    finally:
+        sock.stop()
+    assert not (tmp_path / "wake").exists()
+
+
+def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
+    first = WakeSocket(tmp_path / "wake", Wake())
+    second = WakeSocket(tmp_path / "wake", Wake())
+    first._socket.close()
+    second._socket.close()
+
+
+def test_a_path_that_cannot_be_made_says_so(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="wake"):
+        WakeSocket(tmp_path / "missing" / "wake", Wake())
