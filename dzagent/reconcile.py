@@ -127,7 +127,7 @@ class Reconciler:
         self._interest = Interest(parts.policy.protocol, (links.unicast, links.multicast))
         self._backoff = Backoff()
         self._texts: Texts | None = None
-        self._desired = Desired()
+        self._parsed: tuple[Texts, Desired] = ({}, Desired())
 
     def run(self, wake: Wake, stopping: Callable[[], bool]) -> None:
         """Run passes until told to stop. Stopping leaves the kernel as it is: stop is not disable."""
@@ -224,6 +224,8 @@ class Reconciler:
 
     def _parse(self, wishes: Wishes, old: Texts) -> tuple[Desired, Wishes, str | None]:
         """Parse the rendered text; a service whose text is not in the grammar keeps its old text."""
+        if wishes.texts == self._parsed[0]:
+            return self._parsed[1], wishes, None
         texts: dict[ServiceName, Text] = {}
         trouble: list[Problem] = []
         for name, text in wishes.texts.items():
@@ -236,7 +238,8 @@ class Reconciler:
                 texts[name] = old[name]
         kept = {**wishes.kept, **{p.service: p for p in trouble if p.service}}
         wishes = replace(wishes, texts=texts, kept=kept, problems=(*wishes.problems, *trouble))
-        return parse_texts(texts, self._owner), wishes, trouble[0].message if trouble else None
+        self._parsed = (texts, parse_texts(texts, self._owner))
+        return self._parsed[1], wishes, trouble[0].message if trouble else None
 
     def _outside_grammar(self, name: ServiceName, text: Text) -> Problem | None:
         try:
