@@ -32,7 +32,7 @@ from dzagent.policy import Policy, find_policy, load_policy
 from dzagent.reconcile import Parts, Reconciler
 from dzagent.render import Templates
 from dzagent.report import Reporter
-from dzagent.share import find
+from dzagent.share import find, places
 from dzagent.wake import Wake, WakeSocket
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Daemon:
         self._config = config
         self._stopping = threading.Event()
         self.wake = Wake()
-        policy = load_policy(find_policy(config.policy, (SITE_POLICIES, find("policies"))))
+        policy = load_policy(find_policy(config.policy, (SITE_POLICIES, *places("policies"))))
         kernel = IpRoute()
         rpc = Rpc(config.rpc, timeout=config.intervals.rpc_timeout) if config.rpc else _NoRpc(config)
         self._probe = HostProbe(config, policy, kernel, clock=time.monotonic)
