@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import grp
 import json
 import os
@@ -17,12 +18,15 @@ from pathlib import Path
 
 import pytest
 
+from dzagent.api.app import create_app
 from dzagent.api.listeners import Listener, listen, passed_by_systemd
+from dzagent.api.respond import Responder
 from dzagent.api.serve import OneWorkerArbiter, settings, socket_paths
 from dzagent.api.worker import most_connections
 from dzagent.config import COMPAT_SOCKET, Config
 from dzagent.errors import StateError
 from tests.api_fakes import (
+    World,
     answers,
     api_process,
     ask,
@@ -30,6 +34,7 @@ from tests.api_fakes import (
     config_file,
     connect,
     eventually,
+    gunicorn_config,
     read_answer,
     request_bytes,
 )
@@ -169,6 +174,14 @@ def test_http_1_0_and_any_host_are_served(api: Api) -> None:
             assert closed(sock)
 
 
+@pytest.mark.parametrize("closing", [True, False])
+def test_a_server_that_stops_says_so(tmp_path: Path, closing: bool) -> None:
+    config = World.at(tmp_path).config
+    answer = Responder(gunicorn_config(config), create_app(config), lambda: closing)(STATUS)
+    assert answer.close is closing
+    assert (b"Connection: close" in answer.data) is closing
+
+
 # ---- the socket ----------------------------------------------------------------------------------------------
 
 
@@ -209,6 +222,12 @@ def test_a_killed_server_leaves_a_socket_that_the_next_one_replaces(tmp_path: Pa
 def test_a_killed_worker_is_replaced(api: Api) -> None:
     before = api.worker()
     os.kill(before, signal.SIGKILL)
+    eventually("another worker serves", lambda: api.worker() not in {0, before} and answers(api.path))
+
+
+def test_a_worker_that_ends_leaves_the_socket(api: Api) -> None:
+    before = api.worker()
+    os.kill(before, signal.SIGTERM)
     eventually("another worker serves", lambda: api.worker() not in {0, before} and answers(api.path))
 
 
@@ -279,6 +298,14 @@ def test_of_two_servers_one_gets_the_socket(tmp_path: Path) -> None:
         listen([tmp_path / "sock"])
     close(made)
     close(listen([tmp_path / "sock"]))
+
+
+def test_a_server_that_has_only_begun_is_left_alone(tmp_path: Path) -> None:
+    with (tmp_path / "sock.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(StateError, match="another server answers"):
+            listen([tmp_path / "sock"])
+    assert not (tmp_path / "sock").exists()
 
 
 def test_a_stranger_s_live_socket_is_left_alone(tmp_path: Path) -> None:
