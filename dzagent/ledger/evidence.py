@@ -1,8 +1,9 @@
 """When a user counts as gone. Pure.
 
 A user is removed only by proven absence: both views of the ledger (the search by client IP and the look-up by
-address) miss it in `absent_polls` sound polls in a row. A poll is sound if its GlobalConfig could be read, no
-listed entry was broken beyond recognition, and its slot is newer than the last poll's.
+address) miss it in `absent_polls` sound polls in a row. A poll is sound if it made the search, its GlobalConfig
+could be read, no listed entry was broken beyond recognition, and its slot is newer than the last poll's. A poll
+without a search proves no absence; it only sees what is there.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from ipaddress import IPv4Address
 
 from dzagent.errors import DecodeError, Unusable
 from dzagent.ledger.accounts import User
-from dzagent.ledger.answers import Seen, Sight
+from dzagent.ledger.answers import Absent, Present, Seen, Unreadable
 from dzagent.ledger.named import shrunk
 from dzagent.ledger.snapshot import Decoder, undecodable
 from dzagent.model import Problem
@@ -30,7 +31,10 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """One poll: what the search listed and what the addresses held. An address not listed is absent there."""
+    """One poll: what the search listed and what the addresses held. An address not listed is absent there.
+
+    `sound` is False for a poll without a search: then nothing is counted as missed.
+    """
 
     ips: Collection[IPv4Address]
     search: Mapping[str, Seen]
@@ -77,6 +81,7 @@ def judge(known: Known, views: Views, absent_polls: int, decoder: Decoder) -> Ve
             else:
                 users[address] = before
         elif before is not None:
+            # Missed without a search is doubt as well: the next sound poll counts on from where this one was.
             count = known.missed.get(address, 0) + views.sound
             if count < absent_polls:
                 users[address], missed[address] = before, count
@@ -104,8 +109,8 @@ def _user_ip(address: str, data: bytes, decoder: Decoder) -> IPv4Address | None:
 
 def _opinion(address: str, views: Views, before: bytes | None, decoder: Decoder) -> _Opinion:
     """Hear the look-up first; a user in either view is present, a doubt in either is no absence."""
-    # The look-up follows the search, and slots within a poll never go back: it is the newer view.
     sights = [seen for view in (views.direct, views.search) if (seen := view.get(address))]
+    sights.sort(key=lambda seen: -seen.slot)
     _refuse_contradiction(address, sights)
     opinions = [_of_one(address, seen, views.ips, before, decoder) for seen in sights]
     for opinion in opinions:
@@ -119,9 +124,9 @@ def _opinion(address: str, views: Views, before: bytes | None, decoder: Decoder)
 def _of_one(
     address: str, seen: Seen, ips: Collection[IPv4Address], before: bytes | None, decoder: Decoder
 ) -> _Opinion:
-    if seen.sight is Sight.UNREADABLE:
+    if isinstance(seen, Unreadable):
         return _Opinion(why=seen.why)
-    if seen.sight is Sight.ABSENT:
+    if isinstance(seen, Absent):
         return _Opinion()
     try:
         account = decoder(address, seen.data)
@@ -137,7 +142,7 @@ def _of_one(
 
 
 def _refuse_contradiction(address: str, sights: list[Seen]) -> None:
-    present = [seen for seen in sights if seen.sight is Sight.PRESENT]
+    present = [seen for seen in sights if isinstance(seen, Present)]
     if len(present) == 2 and present[0].slot == present[1].slot and present[0].data != present[1].data:
         raise Unusable(
             f"The answers are not usable: they give account {address} two contents at slot {present[0].slot}."
