@@ -12,12 +12,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from typing import Protocol
 
 from dzagent.backoff import Backoff
 from dzagent.config import Config
 from dzagent.desired import DesiredStore
+from dzagent.doubt import spare, textless
 from dzagent.errors import DzagentError, InputError, ObservationError, StateError
 from dzagent.feed import LedgerView
 from dzagent.guard import Held, check
@@ -27,6 +28,8 @@ from dzagent.judge import PassReport
 from dzagent.kernel.execute import execute
 from dzagent.kernel.protocol import Kernel
 from dzagent.model import (
+    SERVICE_NAMES,
+    Decision,
     Desired,
     Interest,
     Observed,
@@ -67,6 +70,9 @@ class Feed(Protocol):
     def enable(self, enabled: bool) -> None:
         """Poll, or rest."""
 
+    def poke(self) -> None:
+        """Poll at once, if enabled."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -85,6 +91,19 @@ class Parts:
 
 
 @dataclass(frozen=True, slots=True)
+class _Doubts:
+    """What limits a plan.
+
+    protected: destinations that must stay reachable, except `own`, our DoubleZero addresses. textless: services
+    that must not be taken down, because no text says how they should look.
+    """
+
+    protected: Protected
+    own: tuple[IPv4Address, ...]
+    textless: frozenset[ServiceName]
+
+
+@dataclass(frozen=True, slots=True)
 class _Acted:
     """What came of a plan: the plan that is left, what was held back, how each step ended."""
 
@@ -100,7 +119,7 @@ class Reconciler:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         links = parts.config.links
-        self._links = {"unicast": links.unicast, "multicast": links.multicast}
+        self._links: Mapping[ServiceName, str] = {name: links.of(name) for name in SERVICE_NAMES}
         self._owner = Ownership(
             protocol=parts.policy.protocol,
             links={links.unicast: "dzagent:unicast", links.multicast: "dzagent:multicast"},
@@ -131,15 +150,13 @@ class Reconciler:
     def _pass(self) -> None:
         observed = self._parts.kernel.observe(self._interest)
         intent = _settle(self._parts.intent.read(), observed, self._owner)
-        self._parts.feed.enable(intent.enabled is True)
-        view = self._parts.feed.view()
-        facts = self._parts.probe.facts(observed, view, intent.client_ip)
+        view, facts = self._look_around(observed, intent)
         old, store_error = self._old_texts()
         wishes = self._wish(intent, view, facts, old)
         desired, wishes, trouble = self._parse(wishes, old)
-        generation, write_error = self._write(wishes, store_error)
+        generation, write_error = self._write(wishes, old, store_error)
         observed = self._observe_keys(desired, observed)
-        acted = self._act(desired, observed, facts.protected, intent)
+        acted = self._act(desired, observed, self._doubts(wishes, facts), intent)
         self._parts.reporter.tell(
             PassReport(
                 intent=intent,
@@ -156,6 +173,17 @@ class Reconciler:
                 outcomes=acted.outcomes,
             )
         )
+
+    # ---- look ----------------------------------------------------------------------------------------
+
+    def _look_around(self, observed: Observed, intent: IntentView) -> tuple[LedgerView, Facts]:
+        """Find out who we may be before the ledger is asked: a poll without a client IP would prove nothing."""
+        changed = self._parts.probe.look(observed, intent.client_ip)
+        self._parts.feed.enable(intent.enabled is True)
+        if changed:
+            self._parts.feed.poke()
+        view = self._parts.feed.view()
+        return view, self._parts.probe.facts(view)
 
     # ---- wish ----------------------------------------------------------------------------------------
 
@@ -183,7 +211,10 @@ class Reconciler:
                 old, Problem("NotSearched", "the ledger has not been asked about this client IP yet")
             )
         decisions = decide(view.snapshot, facts.identity.host, self._parts.policy, self._links)
-        by_name = {"unicast": decisions.unicast, "multicast": decisions.multicast}
+        by_name: Mapping[ServiceName, Decision] = {
+            "unicast": decisions.unicast,
+            "multicast": decisions.multicast,
+        }
         wishes = wish(by_name, old, self._renderer(view.snapshot.slot))
         return replace(wishes, problems=(*view.snapshot.problems, *decisions.problems, *wishes.problems))
 
@@ -196,24 +227,38 @@ class Reconciler:
         texts: dict[ServiceName, Text] = {}
         trouble: list[Problem] = []
         for name, text in wishes.texts.items():
-            try:
-                parse_texts({name: text}, self._owner)
+            problem = self._outside_grammar(name, text)
+            if problem is None:
                 texts[name] = text
-            except InputError as error:
-                trouble.append(Problem("OutsideGrammar", str(error), name))
-                if name in old:
-                    texts[name] = old[name]
+                continue
+            trouble.append(problem)
+            if name in old and self._outside_grammar(name, old[name]) is None:
+                texts[name] = old[name]
         kept = {**wishes.kept, **{p.service: p for p in trouble if p.service}}
         wishes = replace(wishes, texts=texts, kept=kept, problems=(*wishes.problems, *trouble))
         return parse_texts(texts, self._owner), wishes, trouble[0].message if trouble else None
 
-    def _write(self, wishes: Wishes, store_error: str | None) -> tuple[int, str | None]:
-        """Write a new generation if the text changed. A full disk is reported; repairs go on from memory."""
-        self._texts = wishes.texts
+    def _outside_grammar(self, name: ServiceName, text: Text) -> Problem | None:
         try:
-            return self._parts.store.write(wishes.texts), store_error
+            parse_texts({name: text}, self._owner)
+        except InputError as error:
+            return Problem("OutsideGrammar", str(error), name)
+        return None
+
+    def _write(self, wishes: Wishes, old: Texts, store_error: str | None) -> tuple[int, str | None]:
+        """Write a new generation if the text changed. A full disk is reported; repairs go on from memory.
+
+        What is not understood is not lost: files that cannot be read are not replaced while a service is kept for
+        what they may say, and a text outside the grammar stays where a person can see it.
+        """
+        store, doubtful = self._parts.store, textless(wishes)
+        if store_error is not None and doubtful:
+            return store.generation, store_error
+        self._texts = {**{name: old[name] for name in doubtful if name in old}, **wishes.texts}
+        try:
+            return store.write(self._texts), None
         except StateError as error:
-            return 0, str(error)
+            return store.generation, str(error)
 
     # ---- plan and act ----------------------------------------------------------------------------------
 
@@ -227,9 +272,17 @@ class Reconciler:
         self._interest = replace(self._interest, exact=keys)
         return self._parts.kernel.observe(self._interest)
 
-    def _act(self, desired: Desired, observed: Observed, protected: Protected, intent: IntentView) -> _Acted:
+    def _doubts(self, wishes: Wishes, facts: Facts) -> _Doubts:
+        """Collect what limits the plan of this pass."""
+        ends = {
+            end for service in wishes.granted.values() for end in (service.tunnel_src, service.tunnel_dst)
+        }
+        own = {service.dz_ip for service in wishes.granted.values() if service.dz_ip is not None}
+        return _Doubts(facts.protected, tuple(own - ends), textless(wishes))
+
+    def _act(self, desired: Desired, observed: Observed, doubts: _Doubts, intent: IntentView) -> _Acted:
         outcomes: tuple[Outcome, ...] = ()
-        plan, held = self._plan(desired, observed, protected)
+        plan, held = self._plan(desired, observed, doubts)
         may_act = self._may_act(plan, intent)
         for _ in range(MAX_ROUNDS):
             due = self._due(plan)
@@ -239,17 +292,16 @@ class Reconciler:
             outcomes += ended
             self._note(ended)
             observed = self._parts.kernel.observe(self._interest)
-            plan, held = self._plan(desired, observed, protected)
+            plan, held = self._plan(desired, observed, doubts)
             if not any(outcome.result in {Result.DONE, Result.GONE, Result.RACED} for outcome in ended):
                 break
         if may_act:
             self._backoff.forget_except(plan.steps)
         return _Acted(plan, held, outcomes, observed)
 
-    def _plan(
-        self, desired: Desired, observed: Observed, protected: Protected
-    ) -> tuple[Plan, tuple[Held, ...]]:
-        return check(make_plan(desired, observed, self._owner), protected)
+    def _plan(self, desired: Desired, observed: Observed, doubts: _Doubts) -> tuple[Plan, tuple[Held, ...]]:
+        plan = spare(make_plan(desired, observed, self._owner), doubts.textless, self._links)
+        return check(plan, doubts.protected, doubts.own)
 
     def _may_act(self, plan: Plan, intent: IntentView) -> bool:
         """Automatic mode acts, unless nobody knows what is wanted; manual mode acts on the plan asked for."""

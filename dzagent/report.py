@@ -114,6 +114,8 @@ class Reporter:
     def tell(self, report: PassReport) -> None:
         """Publish what a pass saw and did."""
         self._count(report)
+        slot = self._slot(report)
+        self._rest["generation"] = report.generation  # the conditions below are about this one
         services = self._services(report)
         self._judge(report, services)
         if self._asked is not None:
@@ -129,7 +131,7 @@ class Reporter:
             "client_ip": str(identity.client_ip) if not isinstance(identity, Problem) else None,
             "client_ip_source": identity.source if not isinstance(identity, Problem) else "",
             "generation": report.generation,
-            "slot": self._slot(report),
+            "slot": slot,
             "services": [service_json(view, snapshot) for view in services],
             "problems": [problem_json(p) for p in report.wishes.problems],
             "conflicts": [conflict_json(c) for c in report.plan.conflicts],

@@ -1,0 +1,41 @@
+"""What must stay in the kernel because nothing sound is known about it. Pure.
+
+A service may be kept although its rendered text is lost (the files were deleted, the disk cannot be read, and the
+ledger does not answer). No text would mean "nothing wanted", and the plan would take a working tunnel down on doubt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+from dzagent.model import Action, KernelObject, Link, Plan, Rule, ServiceName, Step
+from dzagent.wishes import Wishes
+
+
+def textless(wishes: Wishes) -> frozenset[ServiceName]:
+    """Return the services that are kept but have no text that says how."""
+    return frozenset(name for name in wishes.kept if name not in wishes.texts)
+
+
+def spare(plan: Plan, services: Collection[ServiceName], links: Mapping[ServiceName, str]) -> Plan:
+    """Return the plan without the deletes that concern these services; `links` are the links by service."""
+    if not services:
+        return plan
+    names = {links[name] for name in services}
+    phases = (
+        tuple(step for step in phase if not _takes_down(step, names, services)) for phase in plan.phases
+    )
+    return replace(plan, phases=tuple(phase for phase in phases if phase))
+
+
+def _takes_down(step: Step, names: Collection[str], services: Collection[ServiceName]) -> bool:
+    return step.action is Action.DELETE and _concerns(step.target, names, services)
+
+
+def _concerns(obj: KernelObject, names: Collection[str], services: Collection[ServiceName]) -> bool:
+    if isinstance(obj, Link):
+        return obj.name in names
+    if isinstance(obj, Rule):
+        return "unicast" in services  # only EdgeFiltering has rules
+    return obj.dev in names
