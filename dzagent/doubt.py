@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from dzagent.model import Action, KernelObject, Link, Plan, Rule, ServiceName, Step
+from dzagent.belongs import service_of
+from dzagent.model import Action, Plan, ServiceName
 from dzagent.wishes import Wishes
 
 
@@ -22,20 +23,12 @@ def spare(plan: Plan, services: Collection[ServiceName], links: Mapping[ServiceN
     """Return the plan without the deletes that concern these services; `links` are the links by service."""
     if not services:
         return plan
-    names = {links[name] for name in services}
     phases = (
-        tuple(step for step in phase if not _takes_down(step, names, services)) for phase in plan.phases
+        tuple(
+            step
+            for step in phase
+            if step.action is not Action.DELETE or service_of(step.target, links) not in services
+        )
+        for phase in plan.phases
     )
     return replace(plan, phases=tuple(phase for phase in phases if phase))
-
-
-def _takes_down(step: Step, names: Collection[str], services: Collection[ServiceName]) -> bool:
-    return step.action is Action.DELETE and _concerns(step.target, names, services)
-
-
-def _concerns(obj: KernelObject, names: Collection[str], services: Collection[ServiceName]) -> bool:
-    if isinstance(obj, Link):
-        return obj.name in names
-    if isinstance(obj, Rule):
-        return "unicast" in services  # only EdgeFiltering has rules
-    return obj.dev in names

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Protocol
 
+from dzagent.audit import audit_line, causes
 from dzagent.backoff import Backoff
 from dzagent.config import Config
 from dzagent.desired import DesiredStore
@@ -41,7 +42,6 @@ from dzagent.model import (
     Route,
     Service,
     ServiceName,
-    Step,
 )
 from dzagent.plan import Ownership, make_plan
 from dzagent.policy import Policy
@@ -91,16 +91,17 @@ class Parts:
 
 
 @dataclass(frozen=True, slots=True)
-class _Doubts:
-    """What limits a plan.
+class _Setting:
+    """What a plan is made in.
 
     protected: destinations that must stay reachable, except `own`, our DoubleZero addresses. textless: services
-    that must not be taken down, because no text says how they should look.
+    that must not be taken down, because no text says how they should look. causes: for the audit log.
     """
 
     protected: Protected
     own: tuple[IPv4Address, ...]
     textless: frozenset[ServiceName]
+    causes: Mapping[ServiceName, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ class Reconciler:
         self._interest = Interest(parts.policy.protocol, (links.unicast, links.multicast))
         self._backoff = Backoff()
         self._texts: Texts | None = None
-        self._desired = Desired()
+        self._parsed: tuple[Texts, Desired] = ({}, Desired())
 
     def run(self, wake: Wake, stopping: Callable[[], bool]) -> None:
         """Run passes until told to stop. Stopping leaves the kernel as it is: stop is not disable."""
@@ -156,7 +157,7 @@ class Reconciler:
         desired, wishes, trouble = self._parse(wishes, old)
         generation, write_error = self._write(wishes, old, store_error)
         observed = self._observe_keys(desired, observed)
-        acted = self._act(desired, observed, self._doubts(wishes, facts), intent)
+        acted = self._act(desired, observed, self._setting(wishes, facts, view), intent)
         self._parts.reporter.tell(
             PassReport(
                 intent=intent,
@@ -224,6 +225,8 @@ class Reconciler:
 
     def _parse(self, wishes: Wishes, old: Texts) -> tuple[Desired, Wishes, str | None]:
         """Parse the rendered text; a service whose text is not in the grammar keeps its old text."""
+        if wishes.texts == self._parsed[0]:
+            return self._parsed[1], wishes, None
         texts: dict[ServiceName, Text] = {}
         trouble: list[Problem] = []
         for name, text in wishes.texts.items():
@@ -236,7 +239,8 @@ class Reconciler:
                 texts[name] = old[name]
         kept = {**wishes.kept, **{p.service: p for p in trouble if p.service}}
         wishes = replace(wishes, texts=texts, kept=kept, problems=(*wishes.problems, *trouble))
-        return parse_texts(texts, self._owner), wishes, trouble[0].message if trouble else None
+        self._parsed = (texts, parse_texts(texts, self._owner))
+        return self._parsed[1], wishes, trouble[0].message if trouble else None
 
     def _outside_grammar(self, name: ServiceName, text: Text) -> Problem | None:
         try:
@@ -272,17 +276,18 @@ class Reconciler:
         self._interest = replace(self._interest, exact=keys)
         return self._parts.kernel.observe(self._interest)
 
-    def _doubts(self, wishes: Wishes, facts: Facts) -> _Doubts:
-        """Collect what limits the plan of this pass."""
+    def _setting(self, wishes: Wishes, facts: Facts, view: LedgerView) -> _Setting:
+        """Collect what limits the plan of this pass, and what its changes are due to."""
         ends = {
             end for service in wishes.granted.values() for end in (service.tunnel_src, service.tunnel_dst)
         }
         own = {service.dz_ip for service in wishes.granted.values() if service.dz_ip is not None}
-        return _Doubts(facts.protected, tuple(own - ends), textless(wishes))
+        slot = view.snapshot.slot if view.snapshot is not None else 0
+        return _Setting(facts.protected, tuple(own - ends), textless(wishes), causes(wishes, slot))
 
-    def _act(self, desired: Desired, observed: Observed, doubts: _Doubts, intent: IntentView) -> _Acted:
+    def _act(self, desired: Desired, observed: Observed, setting: _Setting, intent: IntentView) -> _Acted:
         outcomes: tuple[Outcome, ...] = ()
-        plan, held = self._plan(desired, observed, doubts)
+        plan, held = self._plan(desired, observed, setting)
         may_act = self._may_act(plan, intent)
         for _ in range(MAX_ROUNDS):
             due = self._due(plan)
@@ -290,18 +295,18 @@ class Reconciler:
                 break
             ended = execute(self._parts.kernel, due)
             outcomes += ended
-            self._note(ended)
+            self._note(ended, setting)
             observed = self._parts.kernel.observe(self._interest)
-            plan, held = self._plan(desired, observed, doubts)
+            plan, held = self._plan(desired, observed, setting)
             if not any(outcome.result in {Result.DONE, Result.GONE, Result.RACED} for outcome in ended):
                 break
         if may_act:
             self._backoff.forget_except(plan.steps)
         return _Acted(plan, held, outcomes, observed)
 
-    def _plan(self, desired: Desired, observed: Observed, doubts: _Doubts) -> tuple[Plan, tuple[Held, ...]]:
-        plan = spare(make_plan(desired, observed, self._owner), doubts.textless, self._links)
-        return check(plan, doubts.protected, doubts.own)
+    def _plan(self, desired: Desired, observed: Observed, setting: _Setting) -> tuple[Plan, tuple[Held, ...]]:
+        plan = spare(make_plan(desired, observed, self._owner), setting.textless, self._links)
+        return check(plan, setting.protected, setting.own)
 
     def _may_act(self, plan: Plan, intent: IntentView) -> bool:
         """Automatic mode acts, unless nobody knows what is wanted; manual mode acts on the plan asked for."""
@@ -318,12 +323,12 @@ class Reconciler:
         phases = (tuple(s for s in phase if self._backoff.ready(s, now)) for phase in plan.phases)
         return replace(plan, phases=tuple(phase for phase in phases if phase))
 
-    def _note(self, outcomes: tuple[Outcome, ...]) -> None:
+    def _note(self, outcomes: tuple[Outcome, ...], setting: _Setting) -> None:
         now = self._parts.now()
         for outcome in outcomes:
             self._backoff.record(outcome, now)
             level = logging.INFO if outcome.result in {Result.DONE, Result.GONE} else logging.WARNING
-            audit.log(level, "%s", _audit_line(outcome))
+            audit.log(level, "%s", audit_line(outcome, setting.causes, self._links))
         self._parts.reporter.events(outcomes)
 
 
@@ -340,12 +345,3 @@ def _exact_keys(desired: Desired) -> tuple[tuple[int, IPv4Network], ...]:
     """Return the keys of desired routes whose holder must be known before an exclusive add."""
     routes = (obj for obj in desired.objects if isinstance(obj, Route))
     return tuple(dict.fromkeys((route.table, route.dst) for route in routes))[:MAX_EXACT]
-
-
-def _audit_line(outcome: Outcome) -> str:
-    step: Step = outcome.step
-    cause = f" [{step.origin}]" if step.origin else ""
-    tail = f": {outcome.message}" if outcome.message else ""
-    from dzagent.status import describe  # only for people
-
-    return f"{step.action.value} {describe(step.target)} ({step.reason}){cause} {outcome.result.value}{tail}"

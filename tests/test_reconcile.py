@@ -458,3 +458,38 @@ def test_a_disabled_agent_asks_the_ledger_nothing(world: World) -> None:
     world.run()
     assert not world.feed.enabled
     assert world.condition("Ready") == ("False", "Disabled")
+
+
+# ---- what is logged ----------------------------------------------------------------------------------------
+
+
+def test_every_change_has_a_line_that_says_why(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "dzagent.audit")
+    world.grant()
+    lines = [record.getMessage() for record in caplog.records if record.name == "dzagent.audit"]
+    assert len(lines) == 2
+    for part in (
+        "unicast/tunnel.ip:",
+        f"user {USER} at slot 7",
+        "[ip link add name doublezero0",
+        "missing",
+        "] done",
+    ):
+        assert part in lines[0]
+    caplog.clear()
+    world.ledger(replace(IBRL, status=6))
+    world.run()
+    assert all(f"user {USER} is banned" in record.getMessage() for record in caplog.records)
+
+
+def test_what_is_wrong_is_logged_once_and_so_is_its_end(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.grant()
+    caplog.set_level("INFO", "dzagent.report")
+    world.ledger(replace(IBRL, endpoint="127.0.0.1"))
+    world.run(3)
+    world.ledger(IBRL)
+    world.run(3)
+    said = [record.getMessage() for record in caplog.records if record.name == "dzagent.report"]
+    assert [text.partition("InvalidEndpoint")[0] for text in said] == ["", "no longer: "]
