@@ -437,7 +437,7 @@ def test_traffic_and_the_servers_clock_are_told() -> None:
         serving(raw(body, content_encoding="gzip")) as server,
         calling(server.url, now=lambda: time.time() + 365 * 86400) as rpc,
     ):
-        assert rpc.clock_offset is None
+        assert not rpc.clock_offset
         rpc.call("x")
         assert (rpc.traffic.requests, rpc.traffic.received) == (1, len(body))
         assert rpc.traffic.sent > 20

@@ -49,7 +49,7 @@ def read_answer(body: bytes | bytearray, request_id: int, max_body: int) -> Any:
 
     The messages do not name the endpoint; the caller adds it.
     """
-    answer = _parse(body, max_body)
+    answer = parse(body, max_body)
     if not isinstance(answer, dict):
         raise NotAnRpc(f"answered with a JSON {_kind(answer)} where an object was expected")
     if not answer.keys() & {"result", "error"}:
@@ -66,7 +66,8 @@ def read_answer(body: bytes | bytearray, request_id: int, max_body: int) -> Any:
     return answer["result"]
 
 
-def _parse(body: bytes | bytearray, max_body: int) -> Any:
+def parse(body: bytes | bytearray, max_body: int) -> Any:
+    """Parse JSON of the other side within bounds of memory and time; raise Unusable or NotAnRpc."""
     if sum(body.count(mark) for mark in (b"{", b"[", b",", b":")) > max_body // BYTES_PER_VALUE:
         raise Unusable("answered with far more JSON values than an account list of this size has")
     try:
