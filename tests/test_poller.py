@@ -602,14 +602,84 @@ def test_a_flood_of_users_is_bounded() -> None:
         return [{"pubkey": key(2**230 + next(names)), "account": GOOD} for _ in range(100)]
 
     ledger.mangle = in_search(flood)
-    with pytest.raises(Unusable, match="more users"):  # noqa: PT012 - which of the polls it is does not matter
-        for _ in range(8):
-            assert UNICAST in agent.poll([IP]).users
-    ledger.mangle = None
-    for _ in range(3):
+    for _ in range(8):
         snapshot = agent.poll([IP])
-    assert set(snapshot.users) == {UNICAST}
+        assert (set(snapshot.users), snapshot.complete) == ({UNICAST}, False)
+    ledger.mangle = None
+    for _ in range(2):
+        snapshot = agent.poll([IP])
+    assert (set(snapshot.users), snapshot.complete) == ({UNICAST}, True)
     assert len(agent._decoder._seen) < 20
+
+
+def test_more_users_than_there_can_be_are_unusable() -> None:
+    ledger = FakeLedger()
+    ledger.accounts.update({key(2**220 + n): user_bytes(index=n + 1) for n in range(60)})
+    agent = poller(ledger, pace=ALWAYS)
+    ips = [IP, *(IPv4Address(f"203.0.113.{n}") for n in range(7))]
+    for ip in ips[1:]:
+        ledger.accounts.update(
+            {key(2**221 + 1000 * int(ip) + n): user_bytes(ip, index=n + 1) for n in range(60)}
+        )
+    with pytest.raises(Unusable, match="more users"):
+        agent.poll(ips)
+
+
+# ---- content in another's place --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("other", [EDGE, TENANT, DEVICE, PROGRAM_CONFIG])
+def test_answers_that_swap_two_addresses_prove_no_absence(other: str) -> None:
+    ledger = FakeLedger()
+    agent = settled(ledger, pace=ALWAYS)
+
+    def mangle(method: str, params: list[Any], result: Any) -> Any:
+        if method == "getProgramAccounts":
+            return {**result, "value": []}
+        value = list(result["value"])
+        one, two = params[0].index(UNICAST), params[0].index(other)
+        value[one], value[two] = None, value[one]
+        return {**result, "value": value}
+
+    ledger.mangle = mangle
+    for _ in range(5):
+        assert UNICAST in agent.poll([IP]).users
+
+
+def test_the_user_of_another_ip_in_a_derived_place_is_no_absence_of_ours() -> None:
+    ledger = FakeLedger()
+    agent = settled(ledger, pace=ALWAYS)
+    ledger.accounts[UNICAST] = user_bytes(OTHER_IP)
+    for _ in range(5):
+        assert UNICAST in agent.poll([IP]).users
+
+
+def test_a_user_at_a_strange_address_needs_two_answers() -> None:
+    ledger = FakeLedger()
+    agent = settled(ledger, full_fetch=True)
+    ledger.accounts[OLD_USER] = user_bytes(kind=3, index=77)
+    first = agent.poll([IP])
+    assert (set(first.users), first.complete) == ({UNICAST}, False)
+    assert set(agent.poll([IP]).users) == {UNICAST, OLD_USER}
+    ledger.mangle = in_search(
+        lambda value: [{**one, "account": GOOD} if one["pubkey"] == DEVICE else one for one in value]
+    )
+    agent.poll([IP])
+    ledger.mangle = None
+    assert set(agent.poll([IP]).users) == {UNICAST, OLD_USER}
+
+
+def test_a_list_of_everything_that_was_cut_proves_no_absence_until_it_lasts() -> None:
+    ledger = FakeLedger()
+    ledger.accounts.update({key(5000 + n): user_bytes(OTHER_IP, index=n + 1) for n in range(100)})
+    agent = settled(ledger, full_fetch=True)
+    kept = {CONFIG, PROGRAM_CONFIG, DEVICE, EXCHANGE, TENANT}
+    ledger.mangle = in_search(lambda value: [one for one in value if one["pubkey"] in kept])
+    for _ in range(10):
+        assert set(agent.poll([IP]).users) == {UNICAST}
+    agent.poll([IP])
+    agent.poll([IP])
+    assert agent.poll([IP]).users == {}
 
 
 # ---- slots and ledgers -----------------------------------------------------------------------------------

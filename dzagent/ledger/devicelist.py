@@ -19,6 +19,16 @@ DEVICE_FILTER = {0: b"\x05"}
 RETRY_SECONDS = 30.0
 
 
+def only_devices(listing: Listing) -> Listing:
+    """Return the part of a list of everything that a node would give for DEVICE_FILTER, and what cannot be read."""
+    found = {
+        address: one
+        for address, one in listing.found.items()
+        if not isinstance(one, Present) or one.data[:1] in {b"", b"\x05"}
+    }
+    return Listing(listing.slot, found, listing.broken)
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceList:
     """The last list of all devices. The next one is due at `due_at` monotonic seconds, None for at once."""

@@ -25,12 +25,12 @@ from dzagent.errors import (
 from dzagent.ledger.accounts import Account, Device, GlobalConfig, ProgramConfig, User, decode
 from dzagent.ledger.answers import Absent, Listing, Present, Seen, data_of
 from dzagent.ledger.asker import Asker, Genesis
-from dzagent.ledger.devicelist import DEVICE_FILTER, DeviceList
+from dzagent.ledger.devicelist import DEVICE_FILTER, DeviceList, only_devices
 from dzagent.ledger.evidence import Known, Verdict, Views, forget_other_ips, judge
 from dzagent.ledger.named import Named, choose, doubt, named_by_devices, named_by_users
 from dzagent.ledger.pda import config_address, program_config_address, user_address
 from dzagent.ledger.rpc import RpcClient
-from dzagent.ledger.search import Search, read_search, user_filter
+from dzagent.ledger.search import ListLength, Search, read_search, user_filter
 from dzagent.ledger.slots import Slots
 from dzagent.ledger.snapshot import Snapshot, build_snapshot, undecodable
 from dzagent.model import Problem, UserType, unique
@@ -81,6 +81,7 @@ class _Reading:
     users: Collection[str]
     lookup: _Lookup
     devices: Callable[[], Listing]
+    one_source: bool = False
 
 
 class DirectPoller:
@@ -127,6 +128,7 @@ class DirectPoller:
         self._devices = DeviceList({key: raw[key] for key in devices if key in raw})
         self._last: Snapshot | None = None
         self._search_at = float("-inf")
+        self._length = ListLength()
         # The clock of an earlier process says nothing about how far slots may have gone.
         self._leap_ok = previous is not None
 
@@ -190,8 +192,7 @@ class DirectPoller:
 
     def _read_little(self, asker: Asker, ips: Sequence[IPv4Address], known: Known) -> _Reading:
         search = None
-        addresses = self._user_addresses(ips)
-        expected = {*addresses, *known.users}
+        expected = {*self._derived(ips), *known.users}
         if self._search_due(ips, known):
             search = self._search(asker, ips, expected)
         users = {*expected, *(search.found if search else ())}
@@ -216,7 +217,7 @@ class DirectPoller:
     def _read_everything(self, asker: Asker, ips: Sequence[IPv4Address], known: Known) -> _Reading:
         """Both views come from one list: what it does not hold is absent from the addresses as well."""
         listing = asker.everything()
-        expected = {*self._user_addresses(ips), *known.users}
+        expected = {*self._derived(ips), *known.users}
         search = read_search([(ip, listing) for ip in ips], expected, self._slots.slot)
 
         def lookup(addresses: Iterable[str]) -> Mapping[str, Seen]:
@@ -225,7 +226,9 @@ class DirectPoller:
         users = expected | search.found.keys()
         held = dict(lookup([self._config, self._program, *users]))
         self._cost = Cost("full", searched=True)
-        return _Reading(search, held, users, lookup, lambda: listing)
+        if not self._length.sound(len(listing.found)):
+            search = replace(search, sound=False)
+        return _Reading(search, held, users, lookup, lambda: only_devices(listing), one_source=True)
 
     # ---- one poll ----------------------------------------------------------------------------------------
 
@@ -276,11 +279,29 @@ class DirectPoller:
         search, held = reading.search or Search(), reading.held
         newer = held[self._config].slot > self._slots.slot
         known = forget_other_ips(self._known, ips, self._decoder)
-        views = Views(ips, search.found, {key: held[key] for key in reading.users}, search.sound and newer)
+        direct = {key: held[key] for key in reading.users}
+        sound = search.sound and newer and not self._garbled(held)
+        views = Views(ips, search.found, direct, sound, self._derived(ips), reading.one_source)
         verdict = judge(known, views, self._absent_polls, self._decoder)
         if len(verdict.known.users) > MAX_KNOWN_USERS:
             raise Unusable("The answer is not usable: it names more users for this host than there can be.")
         return verdict
+
+    def _garbled(self, held: Mapping[str, Seen]) -> bool:
+        """Tell whether an account that is no user stands in another one's place: then others may as well."""
+        kinds: dict[str, type[Account]] = {self._program: ProgramConfig}
+        kinds.update((key, type(one)) for key, one in self._named_before())
+        return any(
+            isinstance(held.get(key), Present)
+            and doubt(key, held[key], kind, self._raw.get(key), self._decoder) is not None
+            for key, kind in kinds.items()
+        )
+
+    def _named_before(self) -> Iterable[tuple[str, Account]]:
+        last = self._last
+        if last is None:
+            return ()
+        return (*last.groups.items(), *last.tenants.items(), *last.exchanges.items(), *last.devices.items())
 
     def _build(self, raw: Mapping[str, bytes], slot: int) -> Snapshot:
         """Decode the picture; where no byte changed, the last one is good for the new slot too."""
@@ -297,8 +318,9 @@ class DirectPoller:
             self._search_at = now + self._pace.search * self._pace.jitter()
         self._decoder.keep(snapshot.raw)
 
-    def _user_addresses(self, ips: Iterable[IPv4Address]) -> list[str]:
-        return [user_address(self._program_id, ip, kind) for ip in ips for kind in UserType]
+    def _derived(self, ips: Iterable[IPv4Address]) -> dict[str, int]:
+        """Return where the users of these client IPs are today, each with its type."""
+        return {user_address(self._program_id, ip, kind): kind for ip in ips for kind in UserType}
 
     def _guesses(self, users: Mapping[str, bytes]) -> list[str]:
         """Return what these users name and what their devices named last time, so that one request may do."""

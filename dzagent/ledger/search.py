@@ -11,6 +11,10 @@ from dzagent.model import Problem
 
 MAX_FOUND_USERS = 64
 
+SHORTER_BY = 3
+SHORT_LISTS = 10
+"""Accounts that may vanish between two lists of everything, and lists in a row that make a shorter one true."""
+
 USER_TYPE = 7
 CLIENT_IP = slice(116, 120)
 _CONFIG_TYPE = 2
@@ -23,6 +27,22 @@ class Search:
     found: Mapping[str, Seen] = field(default_factory=dict)
     sound: bool = False
     problems: tuple[Problem, ...] = ()
+
+
+class ListLength:
+    """Notices a list of everything that was cut: programs close accounts one by one, not by the twentieth part."""
+
+    def __init__(self) -> None:
+        self._longest = 0
+        self._short = 0
+
+    def sound(self, length: int) -> bool:
+        """Take the length of a list in; a list that is much shorter is believed when ten in a row are."""
+        if length >= self._longest - max(SHORTER_BY, self._longest // 20) or self._short >= SHORT_LISTS:
+            self._longest, self._short = length, 0
+            return True
+        self._short += 1
+        return False
 
 
 def user_filter(ip: IPv4Address) -> dict[int, bytes]:
