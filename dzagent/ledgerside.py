@@ -126,9 +126,8 @@ class LedgerSide:
         }
 
     def _follow(self, snapshot: Snapshot, ips: Sequence[IPv4Address]) -> None:
-        """Listen to own users and to what they stand on."""
-        named = [user.device_pk for user in snapshot.users.values() if user.device_pk in snapshot.devices]
-        self._push.watch(ips, [*snapshot.users, *named, *snapshot.groups])
+        """Listen to own users only: devices and groups change with everybody's users, and would wake everybody."""
+        self._push.watch(ips, snapshot.users)
 
 
 def _earlier(store: SnapshotStore, policy: Policy) -> tuple[Stored | None, LedgerView]:
