@@ -175,13 +175,14 @@ class LedgerFeed:
             self._hints.hint(slot, self._polled_at)
             self._wanted.notify_all()
 
-    def stop(self, timeout: float = 1.0) -> None:
-        """Ask the thread to end; a call in flight is left behind (the thread is a daemon)."""
+    def stop(self, timeout: float = 1.0) -> bool:
+        """Ask the thread to end and tell whether it has; a call in flight is left behind (it is a daemon)."""
         with self._wanted:
             self._stopping = True
             self._wanted.notify_all()
         if self._thread.is_alive():
             self._thread.join(timeout)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         while self._wait_for_turn():

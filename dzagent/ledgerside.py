@@ -117,7 +117,8 @@ class LedgerSide:
     def stop(self) -> None:
         """Stop the threads."""
         self._push.stop()
-        self.feed.stop()
+        if self.feed.stop() and self._rpc is not None:
+            self._rpc.close()
 
     def _health(self) -> Mapping[str, Any]:
         return {

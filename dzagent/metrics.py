@@ -161,7 +161,7 @@ def _data(status: Mapping[str, Any], ledger: Mapping[str, Any]) -> Iterator[Metr
     age = tuple(_numbers([(status.get("data_age_seconds"), ())]))
     yield Metric("dzagent_ledger_data_age_seconds", "Age of the ledger data in use.", "gauge", age)
     source = (("endpoint", _word(ledger.get("endpoint"))), ("mode", _word(ledger.get("mode"))))
-    samples = (Sample(1, source),) if source[0][1] else ()
+    samples = (Sample(1.0, source),) if source[0][1] else ()
     yield Metric("dzagent_ledger_source_info", "Who answered last, and how it is asked.", "gauge", samples)
     poll = _mapping(ledger.get("poll"))
     for key, name, text in (
