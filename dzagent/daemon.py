@@ -28,7 +28,7 @@ from dzagent.policy import find_policy, load_policy
 from dzagent.reconcile import Parts, Reconciler
 from dzagent.render import Templates
 from dzagent.report import Reporter
-from dzagent.share import find
+from dzagent.share import find, places
 from dzagent.wake import Wake, WakeSocket
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Daemon:
         self._config = config
         self._stopping = threading.Event()
         self.wake = Wake()
-        policy = load_policy(find_policy(config.policy, (SITE_POLICIES, find("policies"))))
+        policy = load_policy(find_policy(config.policy, (SITE_POLICIES, *places("policies"))))
         kernel = IpRoute()
         self._probe = HostProbe(
             config, policy, kernel, clock=time.monotonic, outside=_outside(config, self.wake)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import Final, Protocol
 
 from dzagent.config import Config
@@ -50,10 +50,15 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Who this host is, or why that is not known; and what must stay reachable either way."""
+    """Who this host is, or why that is not known; and either way what must stay reachable.
+
+    installed: DoubleZero prefixes that rules of ours route, or did in the last pass: whoever deletes both rules of a
+    prefix does not make it a new one.
+    """
 
     identity: Identity | Problem
     protected: Protected
+    installed: frozenset[IPv4Network] = frozenset()
 
 
 class OutsideView(Protocol):
@@ -105,6 +110,8 @@ class HostProbe:
         self._observed = Observed()
         self._intended: IPv4Address | None = None
         self._default: IPv4Address | None = None
+        self._routed: frozenset[IPv4Network] = frozenset()
+        self._installed: frozenset[IPv4Network] = frozenset()
 
     def candidates(self) -> Sequence[IPv4Address]:
         """Return the client IPs that the ledger must be asked about."""
@@ -113,6 +120,8 @@ class HostProbe:
     def look(self, observed: Observed, intended: IPv4Address | None) -> bool:
         """Take in what a pass observed and the address pinned by `enable`; tell whether the candidates changed."""
         self._observed, self._intended = observed, intended
+        routed = installed_prefixes(observed, self._policy.protocol, self._policy.edge)
+        self._installed, self._routed = self._routed | routed, routed
         if self._sources.refresh(observed, self._links) and self._outside:
             self._outside.again()
         pinned = self._pinned or intended
@@ -128,7 +137,8 @@ class HostProbe:
         try:
             ssh = self._ssh_sessions(self._policy.ssh_ports) if self._policy.ssh_ports else frozenset()
         except KernelError as error:
-            return Facts(Problem("HostFactsUnreadable", str(error)), self._protected(view, frozenset()))
+            problem = Problem("HostFactsUnreadable", str(error))
+            return Facts(problem, self._protected(view, frozenset()), self._installed)
         protected = self._protected(view, ssh)
         found = choose_client_ip(
             self._pinned,
@@ -140,11 +150,12 @@ class HostProbe:
         if isinstance(found, Problem) and found.code == "ClientIpUnknown" and view.snapshot is not None:
             found = self._told(found)
         if isinstance(found, Problem):
-            return Facts(found, protected)
+            return Facts(found, protected, self._installed)
         ip, source = found
         if ip == self._intended != self._pinned and ip not in host_addresses(self._observed, self._links):
             source = f"{source}, which no interface of this host has"
-        return Facts(Identity(ip, source, self._host(ip, protected, view.snapshot)), protected)
+        host = self._host(ip, protected, view.snapshot)
+        return Facts(Identity(ip, source, host), protected, self._installed)
 
     def _told(self, unknown: Problem) -> tuple[IPv4Address, str] | Problem:
         """Ask outside: the ledger has answered and names none of this host's addresses."""
@@ -167,7 +178,7 @@ class HostProbe:
             client_ip=ip,
             tunnel_sources={dst: source for dst, source in sources.items() if source is not None},
             protected=protected,
-            installed_prefixes=installed_prefixes(self._observed, self._policy.protocol, self._policy.edge),
+            installed_prefixes=self._installed,
             addresses=frozenset(host_addresses(self._observed, self._links)),
         )
 

@@ -73,6 +73,6 @@ def captured(prefix: IPv4Network, protected: Protected, ignore: Iterable[IPv4Add
         if first <= int(address) <= last and address not in ignored:
             return f"{prefix} holds {address}, {what}."
     for network, what in protected.networks.items():
-        if prefix.overlaps(network):
+        if int(network.network_address) <= last and first <= int(network.broadcast_address):
             return f"{prefix} overlaps {network}, {what}."
     return None

@@ -23,7 +23,7 @@ from dzagent.desired import DesiredStore
 from dzagent.doubt import spare, textless
 from dzagent.errors import DzagentError, InputError, ObservationError, StateError
 from dzagent.feed import LedgerView
-from dzagent.guard import Held, check
+from dzagent.guard import Held, check, own_addresses, withhold
 from dzagent.hostfacts import Facts, HostProbe
 from dzagent.intent import IntentReader, IntentView
 from dzagent.judge import PassReport
@@ -58,7 +58,7 @@ audit = logging.getLogger("dzagent.audit")
 MAX_ROUNDS = 3
 """Rounds of apply and verify in one pass: an address change drops routes, which the next round puts back."""
 
-MAX_EXACT = 256
+MAX_EXACT = 512
 """Keys of static routes whose holder is read in every pass; more than the ledger's groups ever are."""
 
 
@@ -95,12 +95,14 @@ class Parts:
 class _Setting:
     """What a plan is made in.
 
-    protected: destinations that must stay reachable, except `own`, our DoubleZero addresses. textless: services
-    that must not be taken down, because no text says how they should look. causes: for the audit log.
+    protected: destinations that must stay reachable, except `own`, our DoubleZero addresses. installed: prefixes
+    that our rules route already. textless: services that must not be taken down, because no text says how they
+    should look. causes: for the audit log.
     """
 
     protected: Protected
     own: tuple[IPv4Address, ...]
+    installed: frozenset[IPv4Network]
     textless: frozenset[ServiceName]
     causes: Mapping[ServiceName, str]
 
@@ -168,7 +170,9 @@ class Reconciler:
         desired, wishes, trouble = self._parse(wishes, old)
         generation, write_error = self._write(wishes, old, store_error)
         observed = self._observe_keys(desired, observed)
-        acted = self._act(desired, observed, self._setting(wishes, facts, view), intent)
+        setting = self._setting(wishes, facts, view, desired)
+        desired, held = withhold(desired, facts.protected, setting.own, setting.installed)
+        acted = self._act(desired, observed, setting, intent)
         self._parts.reporter.tell(
             PassReport(
                 intent=intent,
@@ -181,7 +185,7 @@ class Reconciler:
                 before=observed,
                 after=acted.observed,
                 plan=acted.plan,
-                held=acted.held,
+                held=(*held, *acted.held),
                 outcomes=acted.outcomes,
                 age=age,
             )
@@ -307,14 +311,16 @@ class Reconciler:
         self._interest = replace(self._interest, exact=keys)
         return self._parts.kernel.observe(self._interest)
 
-    def _setting(self, wishes: Wishes, facts: Facts, view: LedgerView) -> _Setting:
+    def _setting(self, wishes: Wishes, facts: Facts, view: LedgerView, desired: Desired) -> _Setting:
         """Collect what limits the plan of this pass, and what its changes are due to."""
-        ends = {
-            end for service in wishes.granted.values() for end in (service.tunnel_src, service.tunnel_dst)
-        }
-        own = {service.dz_ip for service in wishes.granted.values() if service.dz_ip is not None}
         slot = view.snapshot.slot if view.snapshot is not None else 0
-        return _Setting(facts.protected, tuple(own - ends), textless(wishes), causes(wishes, slot))
+        return _Setting(
+            protected=facts.protected,
+            own=own_addresses(desired),
+            installed=facts.installed,
+            textless=textless(wishes),
+            causes=causes(wishes, slot),
+        )
 
     def _act(self, desired: Desired, observed: Observed, setting: _Setting, intent: IntentView) -> _Acted:
         outcomes: tuple[Outcome, ...] = ()
@@ -337,7 +343,7 @@ class Reconciler:
 
     def _plan(self, desired: Desired, observed: Observed, setting: _Setting) -> tuple[Plan, tuple[Held, ...]]:
         plan = spare(make_plan(desired, observed, self._owner), setting.textless, self._links)
-        return check(plan, setting.protected, setting.own)
+        return check(plan, setting.protected, setting.own, setting.installed)
 
     def _may_act(self, plan: Plan, intent: IntentView) -> bool:
         """Automatic mode acts, unless nobody knows what is wanted; manual mode acts on the plan asked for."""
