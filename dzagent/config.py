@@ -222,12 +222,13 @@ def parse_config(item: Item | None, file: str) -> Config:
     apply = cast("ApplyMode", top.read("apply", yamlfile.one_of("auto", "manual", "observe"), "auto"))
     default_rpc: tuple[str, ...] = (LOCALNET_RPC,) if network == "localnet" else ()
     rpc = top.read("rpc", _urls, default_rpc)
+    intervals = _intervals(top)
     return Config(
         network=network,
         program_id=_program_id(top, network),
         rpc=rpc,
         websocket=_websocket(top, rpc),
-        rpc_budget=top.read("rpc_budget", yamlfile.whole(10, 6000), 120),
+        rpc_budget=top.read("rpc_budget", yamlfile.whole(10, 6000), _budget(intervals)),
         commitment=cast(
             "Commitment",
             top.read("commitment", yamlfile.one_of("finalized", "confirmed", "processed"), "finalized"),
@@ -238,7 +239,7 @@ def parse_config(item: Item | None, file: str) -> Config:
         apply=apply,
         policy=top.read("policy", _policy, "default"),
         templates=top.read("templates", yamlfile.absolute_path, Path("/etc/dzagent/templates.d")),
-        intervals=_intervals(top),
+        intervals=intervals,
         paths=_paths(top),
         links=_links(top),
         compat_socket=top.read("compat_socket", yamlfile.truth, False),
@@ -325,6 +326,11 @@ def _checked_url(item: Item, schemes: tuple[str, ...], what: str) -> str:
     if not value.isascii() or " " in value or "\\" in value:
         raise expected
     return value
+
+
+def _budget(intervals: Intervals) -> int:
+    """Return requests a minute that leave room for four requests a poll, and never less than 120."""
+    return max(120, int(60 + 240 / intervals.poll))
 
 
 def _websocket(top: Section, rpc: tuple[str, ...]) -> tuple[str, ...]:

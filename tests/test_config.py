@@ -340,5 +340,8 @@ def test_ledger_keys() -> None:
     )
     assert (config.rpc_budget, config.commitment, config.full_fetch) == (10, "confirmed", True)
     assert (config.intervals.search, config.intervals.devices) == (30.0, 300.0)
+    assert config_of("").rpc_budget == 120
+    assert config_of("intervals: {poll: 1}").rpc_budget == 300
+    assert config_of("intervals: {poll: 1}\nrpc_budget: 50").rpc_budget == 50
     for bad in ("rpc_budget: 9", "commitment: settled", "full_fetch: yes", "intervals: {search: 1}"):
         refused(bad)

@@ -112,5 +112,5 @@ def test_ledger_rules() -> None:
     assert rules == LedgerRules(60.0, "teardown", 0.0, "accept")
     assert policy_of("").ledger == LedgerRules()
     for bad in ("stale: drop", "stale_after: 1", "changed: yes", "restore_max_age: -1", "other: 1"):
-        with pytest.raises(ConfigError, match="ledger|stale|changed|restore"):
+        with pytest.raises(ConfigError, match=r"ledger|stale|changed|restore"):
             policy_of(f"ledger: {{{bad}}}")

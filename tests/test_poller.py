@@ -1020,6 +1020,7 @@ def test_a_poll_over_http() -> None:
     assert snapshot.complete
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=12))
 def test_base58_is_reversible(data: bytes) -> None:
     assert unbase58(base58(data)) == data

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.asyncio.server import ServerConnection, serve
 
@@ -217,6 +217,7 @@ def test_nobody_to_connect_to_is_no_thread() -> None:
     assert not pusher.state.connected
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000), st.floats(0, 1))
 def test_delays_grow_and_are_spread(failures: int, chance: float) -> None:
     assert 0 < delay(failures, chance) <= MAX_DELAY

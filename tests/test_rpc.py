@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dzagent.errors import (
@@ -374,7 +374,7 @@ def test_the_next_endpoint_is_asked_and_remembered_and_the_first_comes_back() ->
 def test_an_endpoint_that_asks_for_rest_gets_it() -> None:
     now = [0.0]
     limited = raw(b"", 429, retry_after="60")
-    with serving(limited) as busy, serving(raw(b"", 500)) as broken:
+    with serving(limited) as busy, serving(raw(b"", 500)) as broken:  # noqa: SIM117 - the servers outlive the client
         with calling(busy.url, broken.url, clock=lambda: now[0]) as rpc:
             for _ in range(2):
                 with pytest.raises(Unreachable):
@@ -455,9 +455,13 @@ def test_a_call_may_have_a_size_limit_of_its_own() -> None:
 
 def test_one_that_refuses_the_method_decides_the_class() -> None:
     refusing = answering(error={"code": -32601, "message": "no"})
-    with serving(refusing) as one, serving(raw(b"", 500)) as two:
-        with calling(one.url, two.url) as rpc, pytest.raises(MethodRefused):
-            rpc.call("x")
+    with (
+        serving(refusing) as one,
+        serving(raw(b"", 500)) as two,
+        calling(one.url, two.url) as rpc,
+        pytest.raises(MethodRefused),
+    ):
+        rpc.call("x")
 
 
 def test_a_hanging_endpoint_leaves_time_for_the_next() -> None:
@@ -547,12 +551,14 @@ def test_labels_are_hosts() -> None:
     assert Endpoint(urls[0], "x").redact(f"{TOKEN} abcdef123 ok") == "*** *** ok"
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.integers(0, 3))
 def test_reading_any_bytes_gives_a_result_or_a_typed_error(body: bytes, request_id: int) -> None:
     with contextlib.suppress(LedgerError):
         read_answer(body, request_id, 1000)
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.integers() | st.floats() | st.text(),
@@ -565,6 +571,7 @@ def test_reading_any_json_gives_a_result_or_a_typed_error(value: Any) -> None:
             read_answer(json.dumps(body).encode(), 1, 1 << 20)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_printable_is_short_ascii(text: str) -> None:
     assert len(printable(text)) <= 163
