@@ -96,7 +96,7 @@ def _stale(view: LedgerView, age: DataAge) -> tuple[str, Status, str, str]:
     if view.snapshot is None:
         if age.stale:
             return ("LedgerStale", "True", "NeverAnswered", f"no sound answer came for {limit}")
-        return ("LedgerStale", "Unknown", "Waiting", view.not_restored or "no answer yet")
+        return ("LedgerStale", "Unknown", "NoAnswerYet", view.not_restored or "no answer yet")
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(view.fetched_at))
     what = f"the data is of slot {view.snapshot.slot}, read {when} UTC"
     if age.stale:
@@ -111,7 +111,7 @@ def _changed(view: LedgerView) -> tuple[str, Status, str, str]:
     if view.error_code == "LedgerChanged":
         return ("LedgerChanged", "True", "GenesisHash", view.error or "another ledger answers")
     if view.snapshot is None:
-        return ("LedgerChanged", "Unknown", "Waiting", "no answer yet")
+        return ("LedgerChanged", "Unknown", "NoAnswerYet", "no answer yet")
     return ("LedgerChanged", "False", "Same", f"genesis hash {view.snapshot.genesis_hash}")
 
 
@@ -119,5 +119,5 @@ def _clock(view: LedgerView) -> tuple[str, Status, str, str]:
     if view.clock_doubt:
         return ("ClockRight", "False", "Differs", f"{view.clock_doubt}: TLS and times in logs need it right")
     if view.clock_offset is None:
-        return ("ClockRight", "Unknown", "Waiting", "no RPC endpoint has told its time yet")
+        return ("ClockRight", "Unknown", "NotTold", "no RPC endpoint has told its time yet")
     return ("ClockRight", "True", "Agrees", "this host's clock and the RPC's agree within five minutes")
