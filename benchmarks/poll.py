@@ -62,10 +62,10 @@ def main() -> None:
 def on_population(scale: int) -> Iterator[Result]:
     with (
         tempfile.TemporaryDirectory() as directory,
-        serving(Path(directory) / "ledger.json", scale) as (url, pid),
+        serving(Path(directory) / "ledger.json", scale) as (url, _, pid),
     ):
         for mode in POLLS:
-            command = [sys.executable, __file__, mode, str(scale), url, str(pid)]
+            command = [sys.executable, "-m", "benchmarks.poll", mode, str(scale), url, str(pid)]
             done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
             yield Result(**json.loads(done.stdout))
 
@@ -81,9 +81,10 @@ def add_user(state: State) -> tuple[State, None]:
 
 
 @contextlib.contextmanager
-def serving(path: Path, scale: int) -> Iterator[tuple[str, int]]:
-    """Serve a populated ledger; yields its URL and the process."""
-    words = ["ledger", "serve", "--listen", "127.0.0.1:0", "--websocket", "none", "--json"]
+def serving(path: Path, scale: int, *, websocket: bool = False) -> Iterator[tuple[str, str, int]]:
+    """Serve a populated ledger; yields its URL, that of its websocket ("" for none) and the process."""
+    push = "127.0.0.1:0" if websocket else "none"
+    words = ["ledger", "serve", "--listen", "127.0.0.1:0", "--websocket", push, "--json"]
     command = [sys.executable, "-m", "dzagent.cli.main", *words, "--state", str(path)]
     process = subprocess.Popen([*command, "--population", str(scale)], stdout=subprocess.PIPE, text=True)
     try:
@@ -93,7 +94,8 @@ def serving(path: Path, scale: int) -> Iterator[tuple[str, int]]:
                 raise SystemExit("the development ledger did not start")
             text += line
         Store(path, time.time).change(add_user)
-        yield json.loads(text)["url"], process.pid
+        document = json.loads(text)
+        yield document["url"], document["websocket"] or "", process.pid
     finally:
         process.terminate()
         process.wait()

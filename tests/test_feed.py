@@ -227,13 +227,13 @@ def test_hints_keep_a_gap_are_spread_and_bounded() -> None:
     chance.now = 0.5
     hints = Hints(clock, chance)
     hints.hint(5, last_poll=50.0)
-    assert hints.due() == 100.125
+    assert hints.due() == 100.1
     hints.hint(9, last_poll=50.0)
     assert hints.taken == 1
     assert hints.polled() == 9
     assert hints.due() is None
     hints.hint(0, last_poll=99.9)
-    assert hints.due() == 100.9
+    assert hints.due() == 100.4
     for _ in range(1000):
         hints.polled()
         hints.hint(0, last_poll=99.9)

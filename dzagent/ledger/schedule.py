@@ -18,10 +18,10 @@ CONFIRM_SECONDS = 2.0
 QUICK_POLLS = 3
 """How many quick polls follow each other before the usual interval is good enough again."""
 
-HINT_SPREAD = 0.25
+HINT_SPREAD = 0.2
 """Hosts that are woken by the same change ask within this time, not all at once."""
 
-HINT_GAP = 1.0
+HINT_GAP = 0.5
 """Least time from one poll to the next one that a hint causes."""
 
 HINTS_A_MINUTE = 20
