@@ -5,30 +5,27 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import random
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import click
 
 from dzagent import __version__
+from dzagent.age import boot_seconds
 from dzagent.config import DEFAULT_CONFIG, Config, load_config
 from dzagent.desired import DesiredStore
-from dzagent.errors import ConfigError, DzagentError, StateError, Unreachable
-from dzagent.feed import LedgerFeed, Timing, resolve_hosts, rpc_hosts
-from dzagent.files import write_json
+from dzagent.errors import DzagentError, StateError
 from dzagent.hostfacts import HostProbe
 from dzagent.intent import IntentReader
 from dzagent.kernel.iproute import IpRoute
-from dzagent.ledger.poller import DirectPoller
-from dzagent.ledger.rpc import Rpc, RpcClient
-from dzagent.policy import Policy, find_policy, load_policy
+from dzagent.ledgerside import LedgerSide
+from dzagent.outside import Outside
+from dzagent.policy import find_policy, load_policy
 from dzagent.reconcile import Parts, Reconciler
 from dzagent.render import Templates
 from dzagent.report import Reporter
@@ -43,25 +40,6 @@ SITE_POLICIES = Path("/etc/dzagent/policies")
 LOCK_SECONDS, LOCK_STEP = 1.0, 0.05
 """How long, and how often, the reconciler's lock is tried."""
 
-JITTER = 0.2
-"""Polls of many hosts are spread by this share of the interval, either way."""
-
-
-class _NoRpc:
-    """Stands in for an endpoint that is not configured yet: the agent runs, and says what is missing."""
-
-    endpoint = ""
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-
-    def call(self, _method: str, _params: Sequence[Any] = ()) -> Any:
-        """Say what to configure."""
-        try:
-            self._config.require_rpc()
-        except ConfigError as error:
-            raise Unreachable(str(error)) from error
-
 
 class Daemon:
     """The running agent: one loop, one poll thread, one wake socket."""
@@ -72,38 +50,29 @@ class Daemon:
         self.wake = Wake()
         policy = load_policy(find_policy(config.policy, (SITE_POLICIES, *places("policies"))))
         kernel = IpRoute()
-        rpc = Rpc(config.rpc, timeout=config.intervals.rpc_timeout) if config.rpc else _NoRpc(config)
-        self._probe = HostProbe(config, policy, kernel, clock=time.monotonic)
-        self._feed = self._make_feed(rpc, policy)
+        self._probe = HostProbe(
+            config, policy, kernel, clock=time.monotonic, outside=_outside(config, self.wake)
+        )
+        self._ledger = LedgerSide(
+            config,
+            policy,
+            candidates=self._probe.candidates,
+            on_news=lambda: self.wake.set("ledger"),
+        )
         self._socket = WakeSocket(config.paths.wake, self.wake)
         self._reconciler = Reconciler(
             Parts(
                 config=config,
                 policy=policy,
                 kernel=kernel,
-                feed=self._feed,
+                feed=self._ledger.feed,
                 store=DesiredStore(config.paths),
                 templates=Templates([config.templates, find("templates")]),
                 intent=IntentReader(config.paths.intent),
                 probe=self._probe,
                 reporter=Reporter(config, version=__version__, pid=os.getpid(), clock=time.time),
-                now=time.monotonic,
+                now=boot_seconds,
             )
-        )
-
-    def _make_feed(self, rpc: RpcClient, policy: Policy) -> LedgerFeed:
-        config = self._config
-        hosts = rpc_hosts(config.rpc)
-        chance = random.SystemRandom()
-        return LedgerFeed(
-            DirectPoller(rpc, config.program_id, absent_polls=policy.absent_polls),
-            candidates=self._probe.candidates,
-            on_news=lambda: self.wake.set("ledger"),
-            publish=lambda report: write_json(config.paths.ledger, report),
-            resolve=lambda: resolve_hosts(hosts),
-            endpoint=lambda: rpc.endpoint,
-            interval=config.intervals.poll,
-            timing=Timing(time.time, time.monotonic, lambda: chance.uniform(1 - JITTER, 1 + JITTER)),
         )
 
     def run(self) -> None:
@@ -111,20 +80,27 @@ class Daemon:
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         self._socket.start()
-        self._feed.start()
+        self._ledger.start()
         log.info(
             "dzagentd %s started: network %s, mode %s", __version__, self._config.network, self._config.apply
         )
         try:
             self._reconciler.run(self.wake, self._stopping.is_set)
         finally:
-            self._feed.stop()
+            self._ledger.stop()
             self._socket.stop()
         log.info("dzagentd stopped; what it set up stays in place")
 
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping.set()
         self.wake.set("stop")
+
+
+def _outside(config: Config, wake: Wake) -> Outside | None:
+    """Return who is asked for this host's address where nothing nearer tells it."""
+    if not config.outside_lookup:
+        return None
+    return Outside(config.outside_lookup, clock=time.monotonic, on_news=lambda: wake.set("client-ip"))
 
 
 def take_lock(

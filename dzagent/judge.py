@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from dzagent.age import DataAge, ledger_conditions
 from dzagent.belongs import service_of_step
 from dzagent.conditions import Status
 from dzagent.feed import LedgerView
@@ -46,6 +47,7 @@ class PassReport:
     plan: Plan
     held: tuple[Held, ...]
     outcomes: tuple[Outcome, ...]
+    age: DataAge = field(default_factory=DataAge)
 
 
 def view(name: ServiceName, report: PassReport) -> ServiceView | None:
@@ -149,7 +151,7 @@ def judge(report: PassReport, services: Sequence[ServiceView], mode: str) -> lis
             "Known" if not isinstance(identity, Problem) else identity.code,
             f"client IP {identity.client_ip}" if not isinstance(identity, Problem) else identity.message,
         ),
-        _ledger(report),
+        *ledger_conditions(report.view, report.age, enabled=report.intent.enabled),
         (
             "Rendered",
             "False" if report.render_problem else "True",
@@ -166,17 +168,6 @@ def judge(report: PassReport, services: Sequence[ServiceView], mode: str) -> lis
 
 def _flag(on: bool, reason: str, message: str, otherwise: str) -> tuple[Status, str, str]:
     return ("True", reason, message) if on else ("False", "None", otherwise)
-
-
-def _ledger(report: PassReport) -> Judgement:
-    view = report.view
-    if report.intent.enabled is False:
-        return ("LedgerReachable", "Unknown", "Disabled", "a disabled agent asks the ledger nothing")
-    if view.error is not None:
-        return ("LedgerReachable", "False", view.error_code or "Error", view.error)
-    if view.snapshot is None:
-        return ("LedgerReachable", "Unknown", "Waiting", "no answer yet")
-    return ("LedgerReachable", "True", "Answered", "the last poll gave a sound answer")
 
 
 def _count(steps: int) -> str:

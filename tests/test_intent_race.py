@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dzagent.api.app import create_app
 from dzagent.feed import LedgerFeed, Timing
+from dzagent.ledger.poller import Cost
 from dzagent.ledger.snapshot import Snapshot
 from dzagent.state import read_intent
 from dzagent.wake import Wake, WakeSocket
@@ -25,12 +26,18 @@ LIMIT = 30.0
 class SlowPoller:
     """A ledger that answers when it is let."""
 
+    cost = Cost()
+    refusal = ""
+
     def __init__(self) -> None:
         self.answering = threading.Event()
 
     def poll(self, _client_ips: Sequence[IPv4Address]) -> Snapshot:
         self.answering.wait(LIMIT)
         return snapshot(IBRL)
+
+    def forget(self) -> None:
+        """Nothing is remembered."""
 
 
 def until(what: Callable[[], bool]) -> None:

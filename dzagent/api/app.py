@@ -41,6 +41,9 @@ class IntentStore(Protocol):
     def request_apply(self, path: Path, plan_id: str) -> None:
         """Ask for a plan to be applied."""
 
+    def request_forget(self, path: Path, now: float) -> None:
+        """Ask for the ledger to be forgotten."""
+
     def wake(self, path: Path, reason: str) -> None:
         """Tell the reconciler to look now; a dead one is no error."""
 
@@ -55,6 +58,10 @@ class FileStore:
     def request_apply(self, path: Path, plan_id: str) -> None:
         """Ask for a plan to be applied."""
         state.request_apply(path, plan_id)
+
+    def request_forget(self, path: Path, now: float) -> None:
+        """Ask for the ledger to be forgotten."""
+        state.request_forget(path, now)
 
     def wake(self, path: Path, reason: str) -> None:
         """Tell the reconciler to look now; a dead one is no error."""
@@ -175,6 +182,12 @@ class Api:
         self.store.wake(self.config.paths.wake, "apply")
         return _ok()
 
+    def forget(self) -> Response:
+        """POST /v3/ledger/forget: what is known of the ledger is forgotten, the next answer is the first one."""
+        self.store.request_forget(self.config.paths.forget, self.clock())
+        self.store.wake(self.config.paths.wake, "forget")
+        return _ok()
+
 
 def create_app(
     config: Config, *, store: IntentStore | None = None, clock: Callable[[], float] = time.time
@@ -198,6 +211,7 @@ def create_app(
         "/enable": api.enable,
         "/disable": api.disable,
         "/v3/apply": api.apply,
+        "/v3/ledger/forget": api.forget,
         **dict.fromkeys(NOT_BUILT_POST, _not_built),
     }
     for method, table in (("GET", gets), ("POST", posts)):
