@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -36,6 +37,9 @@ log = logging.getLogger(__name__)
 SITE_POLICIES = Path("/etc/dzagent/policies")
 """Where an operator's named policies are looked for first."""
 
+LOCK_SECONDS, LOCK_STEP = 1.0, 0.05
+"""How long, and how often, the reconciler's lock is tried."""
+
 
 class Daemon:
     """The running agent: one loop, one poll thread, one wake socket."""
@@ -55,13 +59,14 @@ class Daemon:
             candidates=self._probe.candidates,
             on_news=lambda: self.wake.set("ledger"),
         )
+        self._feed = self._ledger.feed
         self._socket = WakeSocket(config.paths.wake, self.wake)
         self._reconciler = Reconciler(
             Parts(
                 config=config,
                 policy=policy,
                 kernel=kernel,
-                feed=self._ledger.feed,
+                feed=self._feed,
                 store=DesiredStore(config.paths),
                 templates=Templates([config.templates, find("templates")]),
                 intent=IntentReader(config.paths.intent),
@@ -99,18 +104,29 @@ def _outside(config: Config, wake: Wake) -> Outside | None:
     return Outside(config.outside_lookup, clock=time.monotonic, on_news=lambda: wake.set("client-ip"))
 
 
-def take_lock(path: Path) -> int:
-    """Become the only reconciler of this run directory. Raises StateError if another one runs."""
+def take_lock(
+    path: Path, *, patience: float = LOCK_SECONDS, wait: Callable[[float], None] = time.sleep
+) -> int:
+    """Become the only reconciler of this run directory. Raises StateError if another one runs.
+
+    patience: seconds to go on trying, since the API holds the lock for a moment when it looks whether we run.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise StateError(f"{path} cannot be opened ({error.strerror})") from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(fd)
-        raise StateError(f"another dzagentd runs already: it holds {path}") from error
+    tries = max(1, round(patience / LOCK_STEP))
+    for left in reversed(range(tries)):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if left == 0:
+                os.close(fd)
+                raise StateError(f"another dzagentd runs already: it holds {path}") from error
+            wait(LOCK_STEP)
+        else:
+            break
     return fd
 
 

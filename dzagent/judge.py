@@ -170,6 +170,10 @@ def _flag(on: bool, reason: str, message: str, otherwise: str) -> tuple[Status, 
     return ("True", reason, message) if on else ("False", "None", otherwise)
 
 
+def _count(steps: int) -> str:
+    return "1 step is" if steps == 1 else f"{steps} steps are"
+
+
 def _in_sync(report: PassReport, mode: str) -> Judgement:
     steps = len(report.plan.steps)
     failed = [o for o in report.outcomes if o.result in FAILED]
@@ -179,11 +183,11 @@ def _in_sync(report: PassReport, mode: str) -> Judgement:
         return ("InSync", "False", "Conflict", f"{len(report.plan.conflicts)} objects are held by others")
     if mode != "auto":
         hint = f"dzagent apply {report.plan.id}" if mode == "manual" else "observe mode never writes"
-        return ("InSync", "False", "Waiting", f"{steps} steps wait ({hint})")
+        return ("InSync", "False", "Waiting", f"{_count(steps)} waiting ({hint})")
     if report.intent.enabled is None:
-        return ("InSync", "Unknown", "IntentUnknown", f"{steps} steps wait: {report.intent.message}")
+        return ("InSync", "Unknown", "IntentUnknown", f"{_count(steps)} waiting: {report.intent.message}")
     why = failed[0].message if failed else "they are retried"
-    return ("InSync", "False", "StepsLeft", f"{steps} steps are left: {why}")
+    return ("InSync", "False", "StepsLeft", f"{_count(steps)} left: {why}")
 
 
 def _ready(report: PassReport, services: Sequence[ServiceView], sync: Judgement) -> Judgement:
@@ -202,4 +206,5 @@ def _ready(report: PassReport, services: Sequence[ServiceView], sync: Judgement)
     if not services:
         reasons = "; ".join(dict.fromkeys(report.wishes.withdrawn.values()))
         return no("NoService", f"the ledger grants nothing: {reasons}")
-    return ("Ready", "True", "Provisioned", f"{len(services)} of {len(services)} services are provisioned")
+    what = "both services are" if len(services) > 1 else f"the {services[0].name} service is"
+    return ("Ready", "True", "Provisioned", f"{what} provisioned")

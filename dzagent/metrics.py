@@ -264,5 +264,4 @@ def _escape(value: str) -> str:
 
 
 def _shown(value: float) -> str:
-    value = float(value)  # mypy lets an int pass for a float, and before Python 3.12 that has no is_integer
     return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)

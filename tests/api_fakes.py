@@ -199,12 +199,17 @@ class World:
     @contextlib.contextmanager
     def serving_on(self, listener: socket.socket) -> Iterator[None]:
         """Serve the real application on a socket."""
-        cfg = GunicornConfig()
-        for name, value in settings(self.config).items():
-            cfg.set(name, value)
         app = create_app(self.config, clock=lambda: NOW)
-        with threaded(listener, Responder(cfg, app, lambda: False), Limits()):
+        with threaded(listener, Responder(gunicorn_config(self.config), app, lambda: False), Limits()):
             yield
+
+
+def gunicorn_config(config: Config) -> Any:
+    """Return gunicorn's own form of our settings."""
+    cfg = GunicornConfig()
+    for name, value in settings(config).items():
+        cfg.set(name, value)
+    return cfg
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import grp
 import json
 import os
@@ -12,17 +13,20 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from dzagent.api.app import create_app
 from dzagent.api.listeners import Listener, listen, passed_by_systemd
+from dzagent.api.respond import Responder
 from dzagent.api.serve import OneWorkerArbiter, settings, socket_paths
 from dzagent.api.worker import most_connections
 from dzagent.config import COMPAT_SOCKET, Config
 from dzagent.errors import StateError
 from tests.api_fakes import (
+    World,
     answers,
     api_process,
     ask,
@@ -30,6 +34,7 @@ from tests.api_fakes import (
     config_file,
     connect,
     eventually,
+    gunicorn_config,
     read_answer,
     request_bytes,
 )
@@ -61,6 +66,21 @@ class Api:
         """Return the pid of the process that serves."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         return int(children[0]) if children else 0
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[], Api]]:
+    """Start servers in one directory; none outlives the test."""
+    started: list[Api] = []
+
+    def another() -> Api:
+        started.append(Api(tmp_path))
+        return started[-1]
+
+    yield another
+    for running in started:
+        running.process.terminate()
+        running.process.wait(30)
 
 
 @pytest.fixture(scope="module")
@@ -169,11 +189,19 @@ def test_http_1_0_and_any_host_are_served(api: Api) -> None:
             assert closed(sock)
 
 
+@pytest.mark.parametrize("closing", [True, False])
+def test_a_server_that_stops_says_so(tmp_path: Path, closing: bool) -> None:
+    config = World.at(tmp_path).config
+    answer = Responder(gunicorn_config(config), create_app(config), lambda: closing)(STATUS)
+    assert answer.close is closing
+    assert (b"Connection: close" in answer.data) is closing
+
+
 # ---- the socket ----------------------------------------------------------------------------------------------
 
 
-def test_the_socket_is_for_the_group_only_and_goes_with_the_server(tmp_path: Path) -> None:
-    api = Api(tmp_path)
+def test_the_socket_is_for_the_group_only_and_goes_with_the_server(start: Callable[[], Api]) -> None:
+    api = start()
     assert stat.S_IMODE(api.path.stat().st_mode) == 0o660
     assert api.stop() == 0
     assert not api.path.exists()
@@ -196,19 +224,25 @@ def test_a_live_server_is_left_alone(api: Api) -> None:
     assert answers(api.path)
 
 
-def test_a_killed_server_leaves_a_socket_that_the_next_one_replaces(tmp_path: Path) -> None:
-    first = Api(tmp_path)
+def test_a_killed_server_leaves_a_socket_that_the_next_one_replaces(start: Callable[[], Api]) -> None:
+    first = start()
     os.kill(first.worker(), signal.SIGKILL)
     first.process.kill()
     first.process.wait(30)
     assert first.path.exists()
-    second = Api(tmp_path)
+    second = start()
     assert second.stop() == 0
 
 
 def test_a_killed_worker_is_replaced(api: Api) -> None:
     before = api.worker()
     os.kill(before, signal.SIGKILL)
+    eventually("another worker serves", lambda: api.worker() not in {0, before} and answers(api.path))
+
+
+def test_a_worker_that_ends_leaves_the_socket(api: Api) -> None:
+    before = api.worker()
+    os.kill(before, signal.SIGTERM)
     eventually("another worker serves", lambda: api.worker() not in {0, before} and answers(api.path))
 
 
@@ -279,6 +313,14 @@ def test_of_two_servers_one_gets_the_socket(tmp_path: Path) -> None:
         listen([tmp_path / "sock"])
     close(made)
     close(listen([tmp_path / "sock"]))
+
+
+def test_a_server_that_has_only_begun_is_left_alone(tmp_path: Path) -> None:
+    with (tmp_path / "sock.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(StateError, match="another server answers"):
+            listen([tmp_path / "sock"])
+    assert not (tmp_path / "sock").exists()
 
 
 def test_a_stranger_s_live_socket_is_left_alone(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dzagent.api.server import Answer, Limits, Server
+from dzagent.api.server import Answer, Connection, Job, Limits, Pool, Server, State
 from tests.api_fakes import ask, closed, connect, listening, read_answer, request_bytes, threaded
 
 LIMITS = Limits(connections=20, discard=256 * 1024)
@@ -199,9 +199,29 @@ def test_changes_that_wait_for_their_turn_make_room_for_readers(running: Running
     running.app.started.acquire()
     for _ in range(5):
         assert running.works()
+        assert len(running.server._connections) <= LIMITS.connections
     running.app.gate.set()
     for sock in changing:
         sock.close()
+
+
+def test_first_requests_and_later_ones_take_turns() -> None:
+    pool = Pool("test", 1)
+    mine, other = socket.socketpair()
+    connections = [Connection(mine, state=State.QUEUED, served=n < 3) for n in range(6)]
+    jobs = [Job(connection, b"") for connection in connections]
+    for job in jobs:
+        pool.put(job)
+    connections[4].state = State.CLOSED
+    assert [pool.next() for _ in range(6)] == [jobs[3], jobs[0], jobs[5], jobs[1], jobs[2], None]
+    pool.put(jobs[0])
+    assert pool.run(lambda: Answer(b"", close=True)).result() == Answer(b"", close=True)
+    assert pool.next() is None, "no thread is free"
+    pool.release()
+    assert pool.next() == jobs[0]
+    pool.close()
+    mine.close()
+    other.close()
 
 
 def test_one_client_with_many_requests_waits_for_itself(running: Running) -> None:
@@ -223,6 +243,8 @@ def test_a_client_that_waits_for_the_word_gets_it_once(running: Running) -> None
 def test_the_refusal_reaches_a_client_that_is_still_sending(running: Running) -> None:
     with connect(running.path) as sock:
         sock.sendall(b"POST /enable HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        sock.recv(1, socket.MSG_PEEK)
+        assert running.works(), "the answer has been sent, and the server has turned to others"
         sock.sendall(b"x" * 200_000)
         assert read_answer(sock)[0] == 200, "the application answers by the head alone"
         assert closed(sock)

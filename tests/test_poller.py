@@ -587,7 +587,7 @@ def test_the_order_of_entries_does_not_matter() -> None:
     ledger.accounts.update({key(2**220 + n): user_bytes(kind=n % 4, index=n + 1) for n in range(20)})
     agent = settled(ledger)
     before = list(agent.poll([IP]).users)
-    chance = random.Random(1)  # noqa: S311 - a repeatable shuffle, nothing secret
+    chance = random.Random(1)
     ledger.mangle = in_search(lambda value: chance.sample(value, len(value)))
     for _ in range(5):
         assert list(agent.poll([IP]).users) == before
