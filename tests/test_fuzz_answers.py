@@ -254,7 +254,7 @@ def liar(seed: int) -> Liar:
     ledger.accounts[DEVICE2] = device_bytes("ams-dz001", index=2)
     for number in range(60):
         ledger.accounts[key(3 + number)] = user_bytes(OTHER_IP, index=number + 1)
-    ledger.chance = random.Random(seed)  # noqa: S311 - repeatable chance, nothing secret
+    ledger.chance = random.Random(seed)
     return ledger
 
 
