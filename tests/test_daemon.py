@@ -44,8 +44,8 @@ def test_without_an_rpc_endpoint_the_agent_runs_and_says_what_to_configure(tmp_p
     config = Config(paths=Paths(tmp_path / "state", tmp_path / "run"))
     config.paths.agent.mkdir(parents=True)
     daemon = Daemon(config)
-    daemon._feed.poll_once()
-    view = daemon._feed.view()
+    daemon._ledger.feed.poll_once()
+    view = daemon._ledger.feed.view()
     daemon._socket.stop()
     assert view.error is not None
     assert "rpc is not set" in view.error

@@ -26,17 +26,18 @@ LIMIT = 30.0
 class SlowPoller:
     """A ledger that answers when it is let."""
 
-    cost, refusal = Cost(), ""
+    cost = Cost()
+    refusal = ""
 
     def __init__(self) -> None:
         self.answering = threading.Event()
 
-    def forget(self) -> None:
-        """There is nothing to forget."""
-
     def poll(self, _client_ips: Sequence[IPv4Address]) -> Snapshot:
         self.answering.wait(LIMIT)
         return snapshot(IBRL)
+
+    def forget(self) -> None:
+        """Nothing is remembered."""
 
 
 def until(what: Callable[[], bool]) -> None:
