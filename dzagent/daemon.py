@@ -59,13 +59,14 @@ class Daemon:
             candidates=self._probe.candidates,
             on_news=lambda: self.wake.set("ledger"),
         )
+        self._feed = self._ledger.feed
         self._socket = WakeSocket(config.paths.wake, self.wake)
         self._reconciler = Reconciler(
             Parts(
                 config=config,
                 policy=policy,
                 kernel=kernel,
-                feed=self._ledger.feed,
+                feed=self._feed,
                 store=DesiredStore(config.paths),
                 templates=Templates([config.templates, find("templates")]),
                 intent=IntentReader(config.paths.intent),
