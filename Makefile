@@ -38,9 +38,9 @@ lint: venv ## ruff, mypy --strict, the import contract
 e2e: venv ## the whole system on a real kernel; TESTS="-k disable" selects
 	@$(BIN)/python -m e2e.lab run --else-run -- python -m pytest -p no:cacheprovider e2e $(TESTS)
 
-bench: venv ## tables of costs, with ratios; never part of a verdict
-	@set -e; found=; for file in benchmarks/*.py; do [ -e "$$file" ] || continue; found=1; \
-		echo "== $$file"; $(BIN)/python "$$file"; done; [ -n "$$found" ] || echo "there are no benchmarks"
+bench: venv ## tables of costs, with ratios; never part of a verdict; BENCH=passes selects one
+	@set -e; for file in benchmarks/$(or $(BENCH),[a-z]*).py; do \
+		echo "== $$file"; $(BIN)/python -m benchmarks.$$(basename "$$file" .py); done
 
 lock: ## regenerate the locked requirements (needs uv)
 	packaging/lock

@@ -10,22 +10,24 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import click
 
 from dzagent import __version__
 from dzagent.config import DEFAULT_CONFIG, Config, load_config
 from dzagent.desired import DesiredStore
-from dzagent.errors import DzagentError, StateError
+from dzagent.errors import ConfigError, DzagentError, StateError, Unreachable
 from dzagent.feed import LedgerFeed, Timing, resolve_hosts, rpc_hosts
 from dzagent.files import write_json
 from dzagent.hostfacts import HostProbe
 from dzagent.intent import IntentReader
 from dzagent.kernel.iproute import IpRoute
 from dzagent.ledger.poller import DirectPoller
-from dzagent.ledger.rpc import Rpc
+from dzagent.ledger.rpc import Rpc, RpcClient
 from dzagent.policy import Policy, find_policy, load_policy
 from dzagent.reconcile import Parts, Reconciler
 from dzagent.render import Templates
@@ -35,8 +37,27 @@ from dzagent.wake import Wake, WakeSocket
 
 log = logging.getLogger(__name__)
 
+SITE_POLICIES = Path("/etc/dzagent/policies")
+"""Where an operator's named policies are looked for first."""
+
 JITTER = 0.2
 """Polls of many hosts are spread by this share of the interval, either way."""
+
+
+class _NoRpc:
+    """Stands in for an endpoint that is not configured yet: the agent runs, and says what is missing."""
+
+    endpoint = ""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def call(self, _method: str, _params: Sequence[Any] = ()) -> Any:
+        """Say what to configure."""
+        try:
+            self._config.require_rpc()
+        except ConfigError as error:
+            raise Unreachable(str(error)) from error
 
 
 class Daemon:
@@ -46,9 +67,9 @@ class Daemon:
         self._config = config
         self._stopping = threading.Event()
         self.wake = Wake()
-        policy = load_policy(find_policy(config.policy))
+        policy = load_policy(find_policy(config.policy, (SITE_POLICIES, find("policies"))))
         kernel = IpRoute()
-        rpc = Rpc(config.rpc, timeout=config.intervals.rpc_timeout)
+        rpc = Rpc(config.rpc, timeout=config.intervals.rpc_timeout) if config.rpc else _NoRpc(config)
         self._probe = HostProbe(config, policy, kernel, clock=time.monotonic)
         self._feed = self._make_feed(rpc, policy)
         self._socket = WakeSocket(config.paths.wake, self.wake)
@@ -67,7 +88,7 @@ class Daemon:
             )
         )
 
-    def _make_feed(self, rpc: Rpc, policy: Policy) -> LedgerFeed:
+    def _make_feed(self, rpc: RpcClient, policy: Policy) -> LedgerFeed:
         config = self._config
         hosts = rpc_hosts(config.rpc)
         chance = random.SystemRandom()

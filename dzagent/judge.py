@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from dzagent.belongs import service_of_step
 from dzagent.conditions import Status
 from dzagent.feed import LedgerView
 from dzagent.guard import Held
@@ -20,7 +21,6 @@ from dzagent.model import (
     Plan,
     Problem,
     Result,
-    Route,
     ServiceName,
 )
 from dzagent.status import ServiceView, describe, overlay_of, view_kept, view_service
@@ -95,16 +95,25 @@ def error_of(name: ServiceName, report: PassReport, link: str) -> tuple[str, str
     return None
 
 
+def complaints(report: PassReport) -> list[str]:
+    """Return everything that a person should know, one sentence each, as the log has it."""
+    found = [f"{problem.code}: {problem.message}" for problem in report.wishes.problems]
+    found += [
+        f"Conflict: {describe(c.wanted.obj)} is held by {c.owner}. {c.advice}" for c in report.plan.conflicts
+    ]
+    found += [f"Held: {describe(item.step.target)}: {item.reason}" for item in report.held]
+    if report.render_problem:
+        found.append(f"Rendered: {report.render_problem}")
+    if report.intent.message and not report.intent.readable:
+        found.append(f"Intent: {report.intent.message}")
+    if isinstance(report.facts.identity, Problem):
+        found.append(f"{report.facts.identity.code}: {report.facts.identity.message}")
+    return found
+
+
 def concerns(outcome: Outcome, name: ServiceName, link: str) -> bool:
     """Whether this outcome belongs to the service with that link."""
-    if outcome.step.origin is not None:
-        return outcome.step.origin.service == name
-    target = outcome.step.target
-    if isinstance(target, Link):
-        return target.name == link
-    if isinstance(target, (Address, Route)):
-        return target.dev == link
-    return name == "unicast"  # only EdgeFiltering has rules
+    return service_of_step(outcome.step, {name: link}) == name
 
 
 def kind_of_change(link: str, report: PassReport) -> str:

@@ -12,12 +12,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from typing import Protocol
 
+from dzagent.audit import audit_line, causes
 from dzagent.backoff import Backoff
 from dzagent.config import Config
 from dzagent.desired import DesiredStore
+from dzagent.doubt import spare, textless
 from dzagent.errors import DzagentError, InputError, ObservationError, StateError
 from dzagent.feed import LedgerView
 from dzagent.guard import Held, check
@@ -27,6 +29,8 @@ from dzagent.judge import PassReport
 from dzagent.kernel.execute import execute
 from dzagent.kernel.protocol import Kernel
 from dzagent.model import (
+    SERVICE_NAMES,
+    Decision,
     Desired,
     Interest,
     Observed,
@@ -38,7 +42,6 @@ from dzagent.model import (
     Route,
     Service,
     ServiceName,
-    Step,
 )
 from dzagent.plan import Ownership, make_plan
 from dzagent.policy import Policy
@@ -67,6 +70,9 @@ class Feed(Protocol):
     def enable(self, enabled: bool) -> None:
         """Poll, or rest."""
 
+    def poke(self) -> None:
+        """Poll at once, if enabled."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -85,6 +91,20 @@ class Parts:
 
 
 @dataclass(frozen=True, slots=True)
+class _Setting:
+    """What a plan is made in.
+
+    protected: destinations that must stay reachable, except `own`, our DoubleZero addresses. textless: services
+    that must not be taken down, because no text says how they should look. causes: for the audit log.
+    """
+
+    protected: Protected
+    own: tuple[IPv4Address, ...]
+    textless: frozenset[ServiceName]
+    causes: Mapping[ServiceName, str]
+
+
+@dataclass(frozen=True, slots=True)
 class _Acted:
     """What came of a plan: the plan that is left, what was held back, how each step ended."""
 
@@ -100,7 +120,7 @@ class Reconciler:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         links = parts.config.links
-        self._links = {"unicast": links.unicast, "multicast": links.multicast}
+        self._links: Mapping[ServiceName, str] = {name: links.of(name) for name in SERVICE_NAMES}
         self._owner = Ownership(
             protocol=parts.policy.protocol,
             links={links.unicast: "dzagent:unicast", links.multicast: "dzagent:multicast"},
@@ -108,7 +128,7 @@ class Reconciler:
         self._interest = Interest(parts.policy.protocol, (links.unicast, links.multicast))
         self._backoff = Backoff()
         self._texts: Texts | None = None
-        self._desired = Desired()
+        self._parsed: tuple[Texts, Desired] = ({}, Desired())
 
     def run(self, wake: Wake, stopping: Callable[[], bool]) -> None:
         """Run passes until told to stop. Stopping leaves the kernel as it is: stop is not disable."""
@@ -131,15 +151,13 @@ class Reconciler:
     def _pass(self) -> None:
         observed = self._parts.kernel.observe(self._interest)
         intent = _settle(self._parts.intent.read(), observed, self._owner)
-        self._parts.feed.enable(intent.enabled is True)
-        view = self._parts.feed.view()
-        facts = self._parts.probe.facts(observed, view, intent.client_ip)
+        view, facts = self._look_around(observed, intent)
         old, store_error = self._old_texts()
         wishes = self._wish(intent, view, facts, old)
         desired, wishes, trouble = self._parse(wishes, old)
-        generation, write_error = self._write(wishes, store_error)
+        generation, write_error = self._write(wishes, old, store_error)
         observed = self._observe_keys(desired, observed)
-        acted = self._act(desired, observed, facts.protected, intent)
+        acted = self._act(desired, observed, self._setting(wishes, facts, view), intent)
         self._parts.reporter.tell(
             PassReport(
                 intent=intent,
@@ -156,6 +174,17 @@ class Reconciler:
                 outcomes=acted.outcomes,
             )
         )
+
+    # ---- look ----------------------------------------------------------------------------------------
+
+    def _look_around(self, observed: Observed, intent: IntentView) -> tuple[LedgerView, Facts]:
+        """Find out who we may be before the ledger is asked: a poll without a client IP would prove nothing."""
+        changed = self._parts.probe.look(observed, intent.client_ip)
+        self._parts.feed.enable(intent.enabled is True)
+        if changed:
+            self._parts.feed.poke()
+        view = self._parts.feed.view()
+        return view, self._parts.probe.facts(view)
 
     # ---- wish ----------------------------------------------------------------------------------------
 
@@ -183,7 +212,10 @@ class Reconciler:
                 old, Problem("NotSearched", "the ledger has not been asked about this client IP yet")
             )
         decisions = decide(view.snapshot, facts.identity.host, self._parts.policy, self._links)
-        by_name = {"unicast": decisions.unicast, "multicast": decisions.multicast}
+        by_name: Mapping[ServiceName, Decision] = {
+            "unicast": decisions.unicast,
+            "multicast": decisions.multicast,
+        }
         wishes = wish(by_name, old, self._renderer(view.snapshot.slot))
         return replace(wishes, problems=(*view.snapshot.problems, *decisions.problems, *wishes.problems))
 
@@ -193,27 +225,44 @@ class Reconciler:
 
     def _parse(self, wishes: Wishes, old: Texts) -> tuple[Desired, Wishes, str | None]:
         """Parse the rendered text; a service whose text is not in the grammar keeps its old text."""
+        if wishes.texts == self._parsed[0]:
+            return self._parsed[1], wishes, None
         texts: dict[ServiceName, Text] = {}
         trouble: list[Problem] = []
         for name, text in wishes.texts.items():
-            try:
-                parse_texts({name: text}, self._owner)
+            problem = self._outside_grammar(name, text)
+            if problem is None:
                 texts[name] = text
-            except InputError as error:
-                trouble.append(Problem("OutsideGrammar", str(error), name))
-                if name in old:
-                    texts[name] = old[name]
+                continue
+            trouble.append(problem)
+            if name in old and self._outside_grammar(name, old[name]) is None:
+                texts[name] = old[name]
         kept = {**wishes.kept, **{p.service: p for p in trouble if p.service}}
         wishes = replace(wishes, texts=texts, kept=kept, problems=(*wishes.problems, *trouble))
-        return parse_texts(texts, self._owner), wishes, trouble[0].message if trouble else None
+        self._parsed = (texts, parse_texts(texts, self._owner))
+        return self._parsed[1], wishes, trouble[0].message if trouble else None
 
-    def _write(self, wishes: Wishes, store_error: str | None) -> tuple[int, str | None]:
-        """Write a new generation if the text changed. A full disk is reported; repairs go on from memory."""
-        self._texts = wishes.texts
+    def _outside_grammar(self, name: ServiceName, text: Text) -> Problem | None:
         try:
-            return self._parts.store.write(wishes.texts), store_error
+            parse_texts({name: text}, self._owner)
+        except InputError as error:
+            return Problem("OutsideGrammar", str(error), name)
+        return None
+
+    def _write(self, wishes: Wishes, old: Texts, store_error: str | None) -> tuple[int, str | None]:
+        """Write a new generation if the text changed. A full disk is reported; repairs go on from memory.
+
+        What is not understood is not lost: files that cannot be read are not replaced while a service is kept for
+        what they may say, and a text outside the grammar stays where a person can see it.
+        """
+        store, doubtful = self._parts.store, textless(wishes)
+        if store_error is not None and doubtful:
+            return store.generation, store_error
+        self._texts = {**{name: old[name] for name in doubtful if name in old}, **wishes.texts}
+        try:
+            return store.write(self._texts), None
         except StateError as error:
-            return 0, str(error)
+            return store.generation, str(error)
 
     # ---- plan and act ----------------------------------------------------------------------------------
 
@@ -227,9 +276,18 @@ class Reconciler:
         self._interest = replace(self._interest, exact=keys)
         return self._parts.kernel.observe(self._interest)
 
-    def _act(self, desired: Desired, observed: Observed, protected: Protected, intent: IntentView) -> _Acted:
+    def _setting(self, wishes: Wishes, facts: Facts, view: LedgerView) -> _Setting:
+        """Collect what limits the plan of this pass, and what its changes are due to."""
+        ends = {
+            end for service in wishes.granted.values() for end in (service.tunnel_src, service.tunnel_dst)
+        }
+        own = {service.dz_ip for service in wishes.granted.values() if service.dz_ip is not None}
+        slot = view.snapshot.slot if view.snapshot is not None else 0
+        return _Setting(facts.protected, tuple(own - ends), textless(wishes), causes(wishes, slot))
+
+    def _act(self, desired: Desired, observed: Observed, setting: _Setting, intent: IntentView) -> _Acted:
         outcomes: tuple[Outcome, ...] = ()
-        plan, held = self._plan(desired, observed, protected)
+        plan, held = self._plan(desired, observed, setting)
         may_act = self._may_act(plan, intent)
         for _ in range(MAX_ROUNDS):
             due = self._due(plan)
@@ -237,19 +295,18 @@ class Reconciler:
                 break
             ended = execute(self._parts.kernel, due)
             outcomes += ended
-            self._note(ended)
+            self._note(ended, setting)
             observed = self._parts.kernel.observe(self._interest)
-            plan, held = self._plan(desired, observed, protected)
+            plan, held = self._plan(desired, observed, setting)
             if not any(outcome.result in {Result.DONE, Result.GONE, Result.RACED} for outcome in ended):
                 break
         if may_act:
             self._backoff.forget_except(plan.steps)
         return _Acted(plan, held, outcomes, observed)
 
-    def _plan(
-        self, desired: Desired, observed: Observed, protected: Protected
-    ) -> tuple[Plan, tuple[Held, ...]]:
-        return check(make_plan(desired, observed, self._owner), protected)
+    def _plan(self, desired: Desired, observed: Observed, setting: _Setting) -> tuple[Plan, tuple[Held, ...]]:
+        plan = spare(make_plan(desired, observed, self._owner), setting.textless, self._links)
+        return check(plan, setting.protected, setting.own)
 
     def _may_act(self, plan: Plan, intent: IntentView) -> bool:
         """Automatic mode acts, unless nobody knows what is wanted; manual mode acts on the plan asked for."""
@@ -266,12 +323,12 @@ class Reconciler:
         phases = (tuple(s for s in phase if self._backoff.ready(s, now)) for phase in plan.phases)
         return replace(plan, phases=tuple(phase for phase in phases if phase))
 
-    def _note(self, outcomes: tuple[Outcome, ...]) -> None:
+    def _note(self, outcomes: tuple[Outcome, ...], setting: _Setting) -> None:
         now = self._parts.now()
         for outcome in outcomes:
             self._backoff.record(outcome, now)
             level = logging.INFO if outcome.result in {Result.DONE, Result.GONE} else logging.WARNING
-            audit.log(level, "%s", _audit_line(outcome))
+            audit.log(level, "%s", audit_line(outcome, setting.causes, self._links))
         self._parts.reporter.events(outcomes)
 
 
@@ -288,12 +345,3 @@ def _exact_keys(desired: Desired) -> tuple[tuple[int, IPv4Network], ...]:
     """Return the keys of desired routes whose holder must be known before an exclusive add."""
     routes = (obj for obj in desired.objects if isinstance(obj, Route))
     return tuple(dict.fromkeys((route.table, route.dst) for route in routes))[:MAX_EXACT]
-
-
-def _audit_line(outcome: Outcome) -> str:
-    step: Step = outcome.step
-    cause = f" [{step.origin}]" if step.origin else ""
-    tail = f": {outcome.message}" if outcome.message else ""
-    from dzagent.status import describe  # only for people
-
-    return f"{step.action.value} {describe(step.target)} ({step.reason}){cause} {outcome.result.value}{tail}"

@@ -14,7 +14,7 @@ from dzagent.errors import StateError
 from dzagent.feed import rpc_hosts
 from dzagent.files import write_json
 from dzagent.intent import intent_stamp
-from dzagent.judge import FAILED, PassReport, concerns, error_of, judge, kind_of_change, view
+from dzagent.judge import FAILED, PassReport, complaints, concerns, error_of, judge, kind_of_change, view
 from dzagent.model import SERVICE_NAMES, Outcome, Plan, Problem, ServiceName
 from dzagent.state import read_apply_request
 from dzagent.status import (
@@ -50,6 +50,7 @@ class Reporter:
         self._asked: str | None = None
         self._request_stamp = intent_stamp(config.paths.approval)
         self._written: dict[str, dict[str, Any]] = {}
+        self._told: frozenset[str] = frozenset()
         self._base: dict[str, Any] = {
             "version": 1,
             "pid": pid,
@@ -113,7 +114,10 @@ class Reporter:
 
     def tell(self, report: PassReport) -> None:
         """Publish what a pass saw and did."""
+        self._complain(report)
         self._count(report)
+        slot = self._slot(report)
+        self._rest["generation"] = report.generation  # the conditions below are about this one
         services = self._services(report)
         self._judge(report, services)
         if self._asked is not None:
@@ -129,7 +133,7 @@ class Reporter:
             "client_ip": str(identity.client_ip) if not isinstance(identity, Problem) else None,
             "client_ip_source": identity.source if not isinstance(identity, Problem) else "",
             "generation": report.generation,
-            "slot": self._slot(report),
+            "slot": slot,
             "services": [service_json(view, snapshot) for view in services],
             "problems": [problem_json(p) for p in report.wishes.problems],
             "conflicts": [conflict_json(c) for c in report.plan.conflicts],
@@ -140,6 +144,16 @@ class Reporter:
         made = self._written.get("plan.json", {}).get("made_at", self._clock())
         plan = plan_json(report.plan, report.held, self._config.apply, made)
         self._write("plan.json", plan, stamp="made_at")
+
+    def _complain(self, report: PassReport) -> None:
+        """Log what is wrong, each thing once as long as it lasts."""
+        now = dict.fromkeys(complaints(report))
+        for text in now:
+            if text not in self._told:
+                log.warning("%s", text)
+        for text in sorted(self._told - now.keys()):
+            log.info("no longer: %s", text)
+        self._told = frozenset(now)
 
     def _slot(self, report: PassReport) -> int:
         """The slot at which the services last changed: it must not move with every poll (no write then)."""

@@ -1,25 +1,19 @@
-"""The kernel part against a real kernel, in a network namespace of its own.
-
-Where the running kernel has no GRE, a vxlan link stands in for it: the runner below rewrites the tunnel's
-part of each command and answer, everything else is real.
-"""
+"""The kernel part against a real kernel, in a network namespace of its own. (with a stand-in for GRE: e2e/lab/standin.py)."""
 
 from __future__ import annotations
 
-import json
 import os
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import pytest
 
 from dzagent.kernel.execute import execute
 from dzagent.kernel.iproute import IpRoute
-from dzagent.kernel.run import Completed, run
 from dzagent.model import Address, Desired, KernelObject, Link, Origin, Plan, Result, Route, Rule, Wanted
 from dzagent.plan import Ownership, interest, make_plan
+from e2e.lab.errors import LabError
+from e2e.lab.standin import Namespace, namespace
 
 OWNER = Ownership(210, {"doublezero0": "dzagent:unicast", "doublezero1": "dzagent:multicast"})
 LOCAL, ANY = IPv4Address("198.51.100.7"), IPv4Network("0.0.0.0/0")
@@ -42,76 +36,14 @@ RULES = (
 OBJECTS: tuple[KernelObject, ...] = (LINK, ADDRESS, DZ_IP, *ROUTES, *RULES)
 DESIRED = Desired(tuple(Wanted(obj, Origin("unicast", "x.ip", n)) for n, obj in enumerate(OBJECTS, 1)))
 
-_GRE = re.compile(r"(dev|name) (\S+)( mtu \d+)? type gre (local \S+ remote \S+ ttl \S+) nopmtudisc")
-
-
-@dataclass
-class Namespace:
-    """Runs `ip` inside a namespace; `gre` tells whether the kernel has GRE links."""
-
-    name: str
-    gre: bool = True
-
-    def __call__(self, program: str, args: Sequence[str], stdin: str = "") -> Completed:
-        assert program == "ip"
-        if not self.gre:
-            stdin = _GRE.sub(self._stand_in, stdin)
-        done = run("ip", ["-netns", self.name, *args], stdin)
-        return done if self.gre else Completed(done.code, _as_gre(done.stdout), done.stderr)
-
-    def ip(self, command: str) -> str:
-        """Do what somebody else does; returns what `ip` says."""
-        done = self("ip", command.split())
-        assert done.code == 0, done.message
-        return done.stdout.decode()
-
-    @staticmethod
-    def _stand_in(match: re.Match[str]) -> str:
-        number = int(match[2][-1]) + 1
-        port = " dstport 4789" if match[1] == "name" else ""  # the kernel refuses it in a change
-        return f"{match[1]} {match[2]}{match[3] or ''} type vxlan id {number} {match[4]}{port}"
-
-
-def _as_gre(stdout: bytes) -> bytes:
-    lines = []
-    for line in stdout.splitlines(keepends=True):
-        if b'"vxlan"' not in line:
-            lines.append(line)
-            continue
-        records = json.loads(line)
-        for record in records:
-            info = record.get("linkinfo", {})
-            if info.get("info_kind") == "vxlan":
-                data = info["info_data"]
-                kept = {name: data[name] for name in ("local", "remote", "ttl")}
-                record["linkinfo"] = {"info_kind": "gre", "info_data": {**kept, "pmtudisc": False}}
-        lines.append(json.dumps(records).encode() + b"\n")
-    return b"".join(lines)
-
 
 @pytest.fixture
 def netns() -> Iterator[Namespace]:
-    name = f"dzagent-test-{os.getpid()}"
-    if os.geteuid() != 0 or run("ip", ["netns", "add", name]).code != 0:
-        pytest.skip("NOT TESTED: the real kernel. Run as root, where `ip netns add` works.")
     try:
-        namespace = Namespace(name)
-        probe = ["link", "add", "gre-probe", "type", "gre", "local", "192.0.2.1", "remote", "192.0.2.2"]
-        namespace.gre = namespace("ip", probe).code == 0
-        if namespace.gre:
-            namespace.ip("link delete gre-probe")
-        for command in (
-            "link set lo up",
-            "link add eth0 type veth peer name peer0",
-            "link set eth0 up",
-            "link set peer0 up",
-            "addr add 198.51.100.7/24 dev eth0",
-            "route add default via 198.51.100.1",
-        ):
-            namespace.ip(command)
-        yield namespace
-    finally:
-        run("ip", ["netns", "delete", name])
+        with namespace(f"dzagent-test-{os.getpid()}") as made:
+            yield made
+    except LabError as error:
+        pytest.skip(f"NOT TESTED: the real kernel. {error}")
 
 
 def plan(kernel: IpRoute, desired: Desired = DESIRED) -> Plan:

@@ -1,0 +1,20 @@
+"""Which service an object of ours belongs to. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dzagent.model import KernelObject, Link, Rule, ServiceName, Step
+
+
+def service_of(obj: KernelObject, links: Mapping[ServiceName, str]) -> ServiceName | None:
+    """Return the service of an object, None if it is none of ours; `links` are our links by service."""
+    if isinstance(obj, Rule):
+        return "unicast"  # only EdgeFiltering has rules
+    dev = obj.name if isinstance(obj, Link) else obj.dev
+    return next((name for name, link in links.items() if link == dev), None)
+
+
+def service_of_step(step: Step, links: Mapping[ServiceName, str]) -> ServiceName | None:
+    """Return the service whose text a step is from, or, where it is from none, that of its object."""
+    return step.origin.service if step.origin is not None else service_of(step.target, links)

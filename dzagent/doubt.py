@@ -1,0 +1,34 @@
+"""What must stay in the kernel because nothing sound is known about it. Pure.
+
+A service may be kept although its rendered text is lost (the files were deleted, the disk cannot be read, and the
+ledger does not answer). No text would mean "nothing wanted", and the plan would take a working tunnel down on doubt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+from dzagent.belongs import service_of
+from dzagent.model import Action, Plan, ServiceName
+from dzagent.wishes import Wishes
+
+
+def textless(wishes: Wishes) -> frozenset[ServiceName]:
+    """Return the services that are kept but have no text that says how."""
+    return frozenset(name for name in wishes.kept if name not in wishes.texts)
+
+
+def spare(plan: Plan, services: Collection[ServiceName], links: Mapping[ServiceName, str]) -> Plan:
+    """Return the plan without the deletes that concern these services; `links` are the links by service."""
+    if not services:
+        return plan
+    phases = (
+        tuple(
+            step
+            for step in phase
+            if step.action is not Action.DELETE or service_of(step.target, links) not in services
+        )
+        for phase in plan.phases
+    )
+    return replace(plan, phases=tuple(phase for phase in phases if phase))

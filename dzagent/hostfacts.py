@@ -1,0 +1,172 @@
+"""What a pass knows of its own host: who it is, which sources its tunnels have, what must stay reachable.
+
+Everything is worked out from what the pass observed. Two look-ups cost a process each, the source address of the
+default route and that of a tunnel; they are asked again when addresses, links or default routes changed, and
+otherwise every half minute, so that a pass without work starts one process only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Final
+
+from dzagent.config import Config
+from dzagent.errors import KernelError
+from dzagent.feed import LedgerView
+from dzagent.identity import (
+    SshSession,
+    candidates,
+    choose_client_ip,
+    host_addresses,
+    installed_prefixes,
+    protected_facts,
+    read_ssh_sessions,
+)
+from dzagent.kernel.protocol import Kernel
+from dzagent.ledger.snapshot import Snapshot
+from dzagent.matching import ACTIVATED
+from dzagent.model import Observed, Problem, Protected
+from dzagent.policy import Policy
+from dzagent.services import Host, tunnel_destinations
+
+LOOKUP_SECONDS: Final = 30.0
+"""How long a looked-up source address is good for: a route to one destination may change unseen."""
+
+ANYWHERE: Final = IPv4Address("8.8.8.8")
+"""Stands for "the outside" in a route look-up, as upstream's (runtime/clientip.go); nothing is sent to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The client IP, where it is from (words for people), and the host as decisions see it."""
+
+    client_ip: IPv4Address
+    source: str
+    host: Host
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Who this host is, or why that is not known; and what must stay reachable either way."""
+
+    identity: Identity | Problem
+    protected: Protected
+
+
+class HostProbe:
+    """Collects the facts of a pass. `clock` gives monotonic seconds; the loop's thread alone calls it.
+
+    Only `candidates` is for other threads too.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        policy: Policy,
+        kernel: Kernel,
+        *,
+        clock: Callable[[], float],
+        ssh_sessions: Callable[[Collection[int]], frozenset[SshSession]] = read_ssh_sessions,
+    ) -> None:
+        self._pinned = config.client_ip
+        self._links = (config.links.unicast, config.links.multicast)
+        self._policy = policy
+        self._ssh_sessions = ssh_sessions
+        self._sources = _Sources(kernel, clock)
+        self._candidates: tuple[IPv4Address, ...] = ()
+        self._observed = Observed()
+        self._intended: IPv4Address | None = None
+        self._default: IPv4Address | None = None
+
+    def candidates(self) -> Sequence[IPv4Address]:
+        """Return the client IPs that the ledger must be asked about."""
+        return self._candidates
+
+    def look(self, observed: Observed, intended: IPv4Address | None) -> bool:
+        """Take in what a pass observed and the address pinned by `enable`; tell whether the candidates changed."""
+        self._observed, self._intended = observed, intended
+        self._sources.refresh(observed, self._links)
+        pinned = self._pinned or intended
+        self._default = None if pinned else self._sources.towards(ANYWHERE)
+        before = self._candidates
+        self._candidates = candidates(self._pinned, intended, observed, self._default, self._links)
+        return self._candidates != before
+
+    def facts(self, view: LedgerView) -> Facts:
+        """Return the facts of the pass that `look` took in last."""
+        try:
+            ssh = self._ssh_sessions(self._policy.ssh_ports) if self._policy.ssh_ports else frozenset()
+        except KernelError as error:
+            return Facts(Problem("HostFactsUnreadable", str(error)), self._protected(view, frozenset()))
+        protected = self._protected(view, ssh)
+        found = choose_client_ip(
+            self._pinned,
+            self._intended,
+            self._default,
+            host_addresses(self._observed, self._links),
+            _activated_ips(view.snapshot),
+        )
+        if isinstance(found, Problem):
+            return Facts(found, protected)
+        ip, source = found
+        return Facts(Identity(ip, source, self._host(ip, protected, view.snapshot)), protected)
+
+    def _protected(self, view: LedgerView, ssh: frozenset[SshSession]) -> Protected:
+        return protected_facts(self._observed, self._links, rpc=sorted(view.rpc_addresses), ssh=sorted(ssh))
+
+    def _host(self, ip: IPv4Address, protected: Protected, snapshot: Snapshot | None) -> Host:
+        wanted = tunnel_destinations(snapshot, ip) if snapshot is not None else ()
+        sources = {dst: self._sources.towards(dst) for dst in wanted}
+        return Host(
+            client_ip=ip,
+            tunnel_sources={dst: source for dst, source in sources.items() if source is not None},
+            protected=protected,
+            installed_prefixes=installed_prefixes(self._observed, self._policy.protocol, self._policy.edge),
+            addresses=frozenset(host_addresses(self._observed, self._links)),
+        )
+
+
+class _Sources:
+    """Source addresses that the kernel uses, by destination, each asked for at most once in a while."""
+
+    def __init__(self, kernel: Kernel, clock: Callable[[], float]) -> None:
+        self._kernel = kernel
+        self._clock = clock
+        self._seen: object = None
+        self._known: dict[IPv4Address, tuple[IPv4Address | None, float]] = {}
+
+    def refresh(self, observed: Observed, own: Collection[str]) -> None:
+        """Forget everything if what decides about sources has changed."""
+        seen = _routing_facts(observed, own)
+        if seen != self._seen:
+            self._seen = seen
+            self._known = {}
+
+    def towards(self, dst: IPv4Address) -> IPv4Address | None:
+        """Return the source towards `dst`, None if there is none or it cannot be asked: then nobody guesses."""
+        now = self._clock()
+        known = self._known.get(dst)
+        if known is not None and now - known[1] < LOOKUP_SECONDS:
+            return known[0]
+        try:
+            source = self._kernel.source_for(dst)
+        except KernelError:
+            return None
+        self._known[dst] = (source, now)
+        return source
+
+
+def _routing_facts(observed: Observed, own: Collection[str]) -> object:
+    """Return what the choice of a source depends on, without our own tunnels."""
+    return (
+        tuple((link.name, link.ifindex, link.up) for link in observed.links if link.name not in own),
+        tuple(address for address in observed.addresses if address.dev not in own),
+        tuple(r for r in observed.routes if r.dst.prefixlen == 0 and r.dev not in own),
+    )
+
+
+def _activated_ips(snapshot: Snapshot | None) -> frozenset[IPv4Address]:
+    users = () if snapshot is None else snapshot.users.values()
+    return frozenset(user.client_ip for user in users if user.status == ACTIVATED)
