@@ -8,9 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
+from typing import Final
 
 from dzagent.model import MAIN_TABLE, Action, KernelObject, Plan, Protected, Route, Rule, Step
-from dzagent.protect import captured
+from dzagent.protect import SSH_PEER, captured, without
+
+LEARNED: Final = "learned/"
+"""How the origins of learned routes begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,20 +26,22 @@ class Held:
 
 
 def check(
-    plan: Plan, protected: Protected, ignore: Iterable[IPv4Address] = ()
+    plan: Plan, protected: Protected, ignore: Iterable[IPv4Address] = (), *, ssh_hosts: bool = False
 ) -> tuple[Plan, tuple[Held, ...]]:
     """Return the plan without the steps that would capture a protected destination, and those steps.
 
-    ignore: addresses that may be captured although they are protected. The plan's id stays: it names the
-    states that were compared.
+    ignore: addresses that may be captured although they are protected. ssh_hosts: a learned /32 may be the far end
+    of an SSH session, since that is another DoubleZero user. The plan's id stays: it names the states that were
+    compared.
     """
     ignored = tuple(ignore)
+    relaxed = without(protected, SSH_PEER) if ssh_hosts else protected
     held: list[Held] = []
     phases: list[tuple[Step, ...]] = []
     for phase in plan.phases:
         allowed: list[Step] = []
         for step in phase:
-            reason = _danger(step, protected, ignored)
+            reason = _danger(step, relaxed if _learned_host(step) else protected, ignored)
             if reason is None:
                 allowed.append(step)
             else:
@@ -43,6 +49,12 @@ def check(
         if allowed:
             phases.append(tuple(allowed))
     return replace(plan, phases=tuple(phases)), tuple(held)
+
+
+def _learned_host(step: Step) -> bool:
+    """Tell whether a step makes a route to one host that was learned."""
+    host = isinstance(step.target, Route) and step.target.dst.prefixlen == 32
+    return host and step.origin is not None and step.origin.file.startswith(LEARNED)
 
 
 def _danger(step: Step, protected: Protected, ignored: tuple[IPv4Address, ...]) -> str | None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from dzagent.belongs import service_of_step
+from dzagent.bgp.session import UP, SessionView
+from dzagent.bgp.speaker import BgpView
 from dzagent.conditions import Status
 from dzagent.feed import LedgerView
 from dzagent.guard import Held
@@ -46,6 +48,7 @@ class PassReport:
     plan: Plan
     held: tuple[Held, ...]
     outcomes: tuple[Outcome, ...]
+    bgp: BgpView | None = None
 
 
 def view(name: ServiceName, report: PassReport) -> ServiceView | None:
@@ -157,11 +160,64 @@ def judge(report: PassReport, services: Sequence[ServiceView], mode: str) -> lis
             report.render_problem or f"generation {report.generation}",
         ),
         sync,
-        ("SessionUp", "Unknown", "Absent", "this version sets up tunnels; it does not hold BGP sessions yet"),
+        session_up(report),
         ("Conflict", *_flag(bool(conflicts), "ForeignObject", conflicts, "nobody else holds what we need")),
         ("Held", *_flag(bool(held), "WouldCapture", held, "nothing is withheld")),
         _ready(report, services, sync),
     ]
+
+
+def session_up(report: PassReport) -> Judgement:
+    """Say whether every session that should be up is up, and if not, why."""
+    bgp = report.bgp
+    if bgp is None:
+        return ("SessionUp", "Unknown", "Absent", "no BGP engine is configured")
+    if not bgp.peers:
+        if report.wishes.texts:
+            return ("SessionUp", "Unknown", "PeerUnknown", "which peer a kept service has is not known")
+        return ("SessionUp", "Unknown", "NoService", "no service needs a session")
+    if bgp.trouble is not None:
+        return ("SessionUp", "Unknown", bgp.trouble.code, bgp.trouble.message)
+    for code, message in bgp.problems:
+        if code != "ExcludeList":
+            return ("SessionUp", "False", code, message)
+    down = [(name, item.session) for name, item in bgp.peers.items() if item.session.status != UP]
+    if not down:
+        return ("SessionUp", "True", "Established", f"{len(bgp.peers)} of {len(bgp.peers)} sessions are up")
+    name, session = next((pair for pair in down if pair[1].reason), down[0])
+    return ("SessionUp", "False", session.reason or "Pending", session_text(name, session))
+
+
+def session_text(name: ServiceName, session: SessionView) -> str:
+    """Say in one sentence how a session is."""
+    why = f": {session.message}" if session.message else ""
+    tries = f", {session.failures} attempts failed" if session.failures else ""
+    return f"{name}: {session.status}{why}{tries}"
+
+
+def bgp_problems(bgp: BgpView | None) -> list[Problem]:
+    """Return what BGP has to say beside the sessions: what is refused, kept although nobody announces it, or lost."""
+    if bgp is None:
+        return []
+    found = [Problem(code, message) for code, message in bgp.problems]
+    if bgp.trouble is not None and bgp.peers:
+        found.append(Problem(bgp.trouble.code, bgp.trouble.message))
+    for name, item in bgp.peers.items():
+        refused = ", ".join(f"{count} {code}" for code, count in item.refused.counts.items())
+        if refused:
+            found.append(Problem("RoutesRefused", f"of what {item.peer.remote} announces: {refused}", name))
+        if item.full:
+            message = f"{item.peer.remote} announces more routes than bgp.max_routes: the rest is dropped"
+            found.append(Problem("TooManyRoutes", message, name))
+        if item.unusable:
+            message = f"{item.unusable} updates of {item.peer.remote} could not be used by the engine"
+            found.append(Problem("UpdatesUnusable", message, name))
+        if item.stale:
+            message = (
+                f"{len(item.stale)} routes are kept although {item.peer.remote} no longer announces them"
+            )
+            found.append(Problem("RoutesStale", message, name))
+    return found
 
 
 def _flag(on: bool, reason: str, message: str, otherwise: str) -> tuple[Status, str, str]:

@@ -39,8 +39,8 @@ def interest(desired: Desired, owner: Ownership) -> Interest:
     return Interest(owner.protocol, tuple(owner.links), tuple(keys))
 
 
-def make_plan(desired: Desired, observed: Observed, owner: Ownership) -> Plan:
-    """Compare the two states. Equal states give a plan without phases.
+def make_plan(desired: Desired, observed: Observed, owner: Ownership, *, named: bool = True) -> Plan:
+    """Compare the two states. Equal states give a plan without phases; one that nobody looks at needs no id.
 
     Phases: what is in the way goes first; then links, addresses, routes and rules are made or changed; then
     unwanted rules, routes, addresses and links go. Deletes come last so that traffic has somewhere to go.
@@ -58,7 +58,7 @@ def make_plan(desired: Desired, observed: Observed, owner: Ownership) -> Plan:
         *(part.remove for part in reversed(parts)),
     )
     return Plan(
-        _plan_id(wanted, observed, owner),
+        _plan_id(wanted, observed, owner) if named else "",
         tuple(tuple(phase) for phase in phases if phase),
         tuple(conflict for part in parts for conflict in part.conflicts),
     )

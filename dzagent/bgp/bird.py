@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,7 @@ from dzagent.errors import EngineError, EngineRefused, KernelError, StateError
 from dzagent.files import write_atomic
 from dzagent.kernel.run import Runner, run
 from dzagent.model import SERVICE_NAMES, ServiceName
+from dzagent.render import Templates
 
 OLDEST: Final = (2, 0, 7)
 _VERSION: Final = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
@@ -30,14 +31,10 @@ _NAMES: Final[Mapping[str, ServiceName]] = {f"dz_{name}": name for name in SERVI
 
 @dataclass(frozen=True, slots=True)
 class BirdFiles:
-    """Where things are. services: what the engine includes. templates: directories, the operator's first.
-
-    port: on which the engine listens, on the overlay addresses only.
-    """
+    """Where things are. services: what the engine includes. port: where it listens, on overlay addresses only."""
 
     socket: Path
     services: Path
-    templates: Sequence[Path]
     port: int = 11179
 
     @property
@@ -52,12 +49,14 @@ class Bird:
     def __init__(
         self,
         files: BirdFiles,
+        templates: Templates,
         *,
         runner: Runner = run,
         control: ControlSocket | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._files = files
+        self._templates = templates
         self._run = runner
         self._control = control or ControlSocket(files.socket)
         self._now = monotonic
@@ -108,9 +107,7 @@ class Bird:
         installed, or if the file cannot be written; TemplateError if it cannot be rendered.
         """
         wanted = [peers[name] for name in SERVICE_NAMES if name in peers]
-        text = render_services(
-            wanted, port=self._files.port, limit=limit, search=self._files.templates
-        )
+        text = render_services(wanted, self._templates, port=self._files.port, limit=limit)
         if text == self._told:
             return False
         before = self._read()
@@ -141,7 +138,9 @@ class Bird:
         finally:
             self._files.candidate.unlink(missing_ok=True)
         if done.code != 0:
-            raise EngineRefused(f"`bird -p` refuses the rendered sessions; the last good ones stay: {done.message}")
+            raise EngineRefused(
+                f"`bird -p` refuses the rendered sessions; the last good ones stay: {done.message}"
+            )
 
     @staticmethod
     def _write(path: Path, text: str) -> None:

@@ -24,7 +24,9 @@ _UPDATES: Final = re.compile(r"^ +Import updates: +(\d+) +(\d+) +\S+ +\S+ +\S+",
 _WITHDRAWS: Final = re.compile(r"^ +Import withdraws: +(\d+)", re.MULTILINE)
 _IMPORTED: Final = re.compile(r"^ +Routes: +(\d+) imported", re.MULTILINE)
 _HIT: Final = re.compile(r"^ +Import limit: +\d+ +\[HIT\]", re.MULTILINE)
-_STATES: Final = frozenset({"Idle", "Connect", "Active", "OpenSent", "OpenConfirm", "Established", "Close", "Down"})
+_STATES: Final = frozenset(
+    {"Idle", "Connect", "Active", "OpenSent", "OpenConfirm", "Established", "Close", "Down"}
+)
 
 _TIME: Final = r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?)"
 _NOW: Final = re.compile(rf"Current server time is {_TIME}")
@@ -32,7 +34,8 @@ _BOOT: Final = re.compile(rf"Last reboot on {_TIME}")
 _ISO: Final = "%Y-%m-%d %H:%M:%S.%f"
 
 _ROUTE: Final = re.compile(
-    r"^(?:1007-| )([\d.]+/\d+) +(\w+) \[[^\n]*\n(?:(?:1007-|1008-| )\tvia ([\d.]+ on \S+)[^\n]*\n)?", re.MULTILINE
+    r"^(?:1007-| )([\d.]+/\d+) +(\w+) \[[^\n]*\n(?:(?:1007-|1008-| )\tvia ([\d.]+ on \S+)[^\n]*\n)?",
+    re.MULTILINE,
 )
 
 

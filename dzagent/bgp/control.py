@@ -83,9 +83,7 @@ class ControlSocket:
             made.connect(str(self._path))
         except (FileNotFoundError, ConnectionRefusedError) as error:
             made.close()
-            raise EngineGone(
-                f"no BGP engine listens on {self._path}: is dzagent-bird running?"
-            ) from error
+            raise EngineGone(f"no BGP engine listens on {self._path}: is dzagent-bird running?") from error
         except OSError as error:
             made.close()
             kind = EngineSilent if isinstance(error, (TimeoutError, BlockingIOError)) else EngineError
@@ -123,7 +121,9 @@ class ControlSocket:
         while True:
             left = deadline - self._now()
             if left <= 0:
-                raise EngineSilent(f"the BGP engine on {self._path} did not answer within {self._timeout:g} s")
+                raise EngineSilent(
+                    f"the BGP engine on {self._path} did not answer within {self._timeout:g} s"
+                )
             try:
                 held.settimeout(left)
                 chunk = held.recv(_CHUNK)
@@ -134,7 +134,9 @@ class ControlSocket:
             parts += chunk
             size += len(chunk)
             if size > self._limit:
-                raise EngineError(f"the BGP engine on {self._path} answers with more than {self._limit} bytes")
+                raise EngineError(
+                    f"the BGP engine on {self._path} answers with more than {self._limit} bytes"
+                )
             if chunk.endswith(b"\n") and _LAST.search(bytes(parts[-_TAIL:])):
                 return bytes(parts)
 

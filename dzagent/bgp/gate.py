@@ -19,10 +19,11 @@ Open: TypeAlias = frozenset[str] | None
 class Gate:
     """What may be installed, per service; any thread may change it."""
 
-    def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: dict[ServiceName, Open] = {}
-        self._on_change = on_change
+        self.on_change: Callable[[], None] = _nobody
+        """Called after every change, without the lock."""
 
     def set(self, service: ServiceName, prefixes: Collection[str] | None) -> None:
         """Let exactly these prefixes of a service through; None lets all through."""
@@ -31,9 +32,13 @@ class Gate:
             changed = self._open.get(service) != new
             self._open[service] = new
         if changed:
-            self._on_change()
+            self.on_change()
 
     def of(self, service: ServiceName) -> Open:
         """Return what is open for a service."""
         with self._lock:
             return self._open.get(service)
+
+
+def _nobody() -> None:
+    """Nobody listens yet."""

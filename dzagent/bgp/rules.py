@@ -18,8 +18,7 @@ MAX_LISTED: Final = 32
 """Refused routes that are listed one by one; all are counted."""
 
 MARTIANS: Final = tuple(
-    IPv4Network(text)
-    for text in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4")
+    IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4")
 )
 """Networks in which no host of somebody else can be."""
 
@@ -27,7 +26,8 @@ MARTIANS: Final = tuple(
 @dataclass(frozen=True, slots=True)
 class Exclude:
     """What is never installed. hosts: any route that starts at this address (doublezerod's meaning of a plain
-    address); networks: any route inside."""
+    address); networks: any route inside.
+    """
 
     hosts: frozenset[IPv4Address] = frozenset()
     networks: tuple[IPv4Network, ...] = ()
@@ -87,7 +87,7 @@ class Judge:
         try:
             network = IPv4Network(prefix)
         except (AddressValueError, NetmaskValueError, ValueError):
-            return Refusal("Malformed", f"{ascii(prefix[:40])} is not an IPv4 prefix")
+            return Refusal("Malformed", f"{prefix[:40]!a} is not an IPv4 prefix")
         refusal = self._refuse(network, via)
         if refusal is not None:
             return refusal
@@ -101,15 +101,21 @@ class Judge:
     def _refuse(self, network: IPv4Network, via: str) -> Refusal | None:
         if via != self._via:
             return Refusal("NextHop", f"its next hop is {via or 'not reachable'}, not the peer {self._via}")
+        first, last = _first(network), _last(network)
+        return self._by_form(network, first, last) or self._by_list(network, first, last)
+
+    def _by_form(self, network: IPv4Network, first: int, last: int) -> Refusal | None:
         if network.prefixlen == 0:
             return Refusal("Default", "a default route from a peer is never installed")
-        first, last = _first(network), _last(network)
         for low, high, martian in self._martians:
             if first <= high and low <= last:
                 return Refusal("Martian", f"it overlaps {martian}, where no host of another user can be")
         if network.prefixlen < self._rules.min_length:
             return Refusal("TooShort", f"shorter than /{self._rules.min_length} (bgp.min_length)")
-        if self.peer.advertise is not None and network.prefixlen == 32 and self.peer.advertise in network:
+        return None
+
+    def _by_list(self, network: IPv4Network, first: int, last: int) -> Refusal | None:
+        if network.prefixlen == 32 and network.network_address == self.peer.advertise:
             return Refusal("OwnPrefix", "it is this host's own DoubleZero address")
         if network.network_address in self._rules.exclude.hosts:
             return Refusal("Excluded", f"{network.network_address} is in the exclude list")
@@ -127,23 +133,18 @@ def _last(network: IPv4Network) -> int:
     return int(network.network_address) | (0xFFFFFFFF >> network.prefixlen)
 
 
-def read_exclude(entries: Iterable[str], *, plain_only: bool = False) -> Exclude:
-    """Read the entries of an exclude list. Raises ValueError with what is wrong, such as host bits that are set.
-
-    plain_only: doublezerod's file holds addresses only.
-    """
+def read_exclude(entries: Iterable[str]) -> Exclude:
+    """Read the entries of an exclude list. Raises ValueError with what is wrong, such as host bits that are set."""
     hosts, networks = set(), []
     for entry in entries:
         if "/" not in entry:
             try:
                 hosts.add(IPv4Address(entry))
             except AddressValueError as error:
-                raise ValueError(f"{ascii(entry[:40])} is not an IPv4 address such as 192.0.2.1") from error
+                raise ValueError(f"{entry[:40]!a} is not an IPv4 address such as 192.0.2.1") from error
             continue
-        if plain_only:
-            raise ValueError(f"{ascii(entry[:40])} is a prefix: this file takes plain IPv4 addresses only")
         try:
             networks.append(IPv4Network(entry))
         except ValueError as error:
-            raise ValueError(f"{ascii(entry[:40])} is not an IPv4 prefix such as 192.0.2.0/24") from error
+            raise ValueError(f"{entry[:40]!a} is not an IPv4 prefix such as 192.0.2.0/24") from error
     return Exclude(frozenset(hosts), tuple(networks))
