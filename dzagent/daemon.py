@@ -153,6 +153,8 @@ def main(config_file: Path | None) -> None:
         logging.basicConfig(
             level=config.log_level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
         )
+        for chatty in ("sh", "httpx2", "httpcore2"):  # a line for each process and request
+            logging.getLogger(chatty).setLevel(logging.WARNING)
         lock = take_lock(config.paths.lock)
         Daemon(config).run()
         os.close(lock)
