@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Final
 
 from dzagent.errors import GrammarError
-from dzagent.model import Address, KernelObject, Key, Link, Origin, Route, Rule, ServiceName, Wanted, key
+from dzagent.model import Address, Key, KernelObject, Link, Origin, Route, Rule, ServiceName, Wanted, key
 
 MARK_PREFIX: Final = "dzagent:"
 """What the ifalias of our links starts with; the service's name follows."""
@@ -105,7 +105,7 @@ def _safe(pattern: re.Pattern[str], text: str) -> str:
 # ---- values ----------------------------------------------------------------------------------------------
 
 
-class _Refused(Exception):
+class _Refused(Exception):  # noqa: N818 - never leaves this module: parse() adds file and line
     """Why a line is outside the grammar."""
 
 
@@ -379,7 +379,7 @@ class _Parser:
         if good is not None and good.end() != len(text):
             number = text.count("\n", 0, good.end()) + 1
             raise self._error(
-                f"the character {text[good.end()]!a} is not allowed: only printable ASCII is", number
+                f"the character {ascii(text[good.end()])} is not allowed: only printable ASCII is", number
             )
         lines = text.split("\n")
         if lines.pop():

@@ -43,8 +43,9 @@ def read_peers(text: str) -> Mapping[str, PeerState]:
     """Return the BGP sessions in the answer to `show protocols all`, by their names in the engine."""
     heads = list(_HEAD.finditer(text))
     peers = {}
-    for head, after in zip(heads, [*heads[1:], None], strict=True):
-        block = text[head.end() : after.start() if after else len(text)]
+    ends = [*(head.start() for head in heads[1:]), len(text)]
+    for head, end in zip(heads, ends, strict=False):
+        block = text[head.end() : end]
         peers[head["name"]] = _read_peer(head, block)
     return peers
 
