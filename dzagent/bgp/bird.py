@@ -151,7 +151,7 @@ class Bird:
 
     def revive(self, service: ServiceName) -> None:
         """Start a session again that the engine has given up, such as one whose port was taken."""
-        self._control.command(f"restart dz_{service}")
+        self._control.command(f"enable dz_{service}")
 
     def refresh(self, service: ServiceName) -> None:
         """Ask the peer for all its routes again."""

@@ -38,11 +38,14 @@ class Following:
     state: PeerState = field(default_factory=lambda: PeerState("Down"))
     sign: Sign | None = None
     totals: Totals = field(default_factory=Totals)
+    met: bool = False
+    """Whether this life of the engine has had the session up."""
 
     def see(self, state: PeerState, now: float) -> SessionView:
         """Take in the state of the session at unix time `now`."""
         before, self.state = self.state, state
         same = before.since == state.since and before.established
+        self.met |= state.established
         if state.established:
             self.totals.updates += max(0, state.updates - (before.updates if same else 0))
             self.totals.withdraws += max(0, state.withdraws - (before.withdraws if same else 0))
@@ -68,8 +71,11 @@ class Following:
         return table.sync(table.rib, now, settled=True)
 
     def lost(self, look: EngineLook, now: float, grace: float) -> set[str]:
-        """A live engine has no session. One that has just started has not had the time: that proves nothing."""
-        if self.table is None or self.state.established or look.age < grace:
+        """A live engine has no session. One that has just started has not had the time: that proves nothing.
+
+        One that has had the session up, and has it no more, has lost it.
+        """
+        if self.table is None or self.state.established or (look.age < grace and not self.met):
             return set()
         return self.forget(now)
 
@@ -80,7 +86,7 @@ class Following:
 
     def restarted(self) -> None:
         """The engine lives anew."""
-        self.sign = None
+        self.sign, self.met = None, False
         if self.table is not None:
             self.table.restarted()
 

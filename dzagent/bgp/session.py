@@ -34,16 +34,20 @@ SURE: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a session is not up. connected: whether TCP had been connected. telling: outranks what is not."""
+    """Why a session is not up.
+
+    connected: whether TCP had been connected. telling: outranks what is not. lasting: will not pass by itself.
+    """
 
     code: str
     message: str
     connected: bool = False
     telling: bool = False
+    lasting: bool = False
 
 
 _REASONS: Final = (
-    ("Bad peer AS", Reason("BadPeerAS", "the device has another AS than the ledger says", True, True)),
+    ("Bad peer AS", Reason("BadPeerAS", "the device has another AS than the ledger says", True, True, True)),
     ("Connection refused", Reason("Refused", "the device refuses the connection")),
     ("Hold timer expired", Reason("HoldTimer", "nothing came from the device within the hold time", True, True)),
     ("Number of prefixes", Reason("PrefixLimit", "the device says that we announce too many prefixes", True, True)),
@@ -137,7 +141,7 @@ class Session:
             if before is None:
                 self._take(reason_of(state.error), now)
             return
-        longer = state.retry is not None and (before.retry is None or state.retry > before.retry)
+        longer = state.retry is not None and before.retry is not None and state.retry > before.retry
         if state.error != before.error or longer:
             self._take(reason_of(state.error), now)
 
@@ -158,7 +162,7 @@ class Session:
         connected = self._connected_at is not None and now - self._connected_at < MEMORY
         if now - self._down_since >= PATIENCE:
             return FAILED if connected else UNREACHABLE
-        if self._reason is not None and self._reason.telling and self._same >= SURE:
+        if self._reason is not None and self._reason.lasting and self._same >= SURE:
             return FAILED
         if state.state == "OpenConfirm":
             return INITIALIZING

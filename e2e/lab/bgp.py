@@ -102,6 +102,10 @@ class BgpLab:
                 os.kill(pid, signal.SIGKILL)
             Namespace().run("ip", "netns", "delete", namespace.name)
 
+    def host_process(self, name: str, command: Sequence[str]) -> Process:
+        """Return another process of the host."""
+        return Process(name, self.host, command, self.root / f"{name}.log")
+
     def neighbour(self, announce: Sequence[str] = (), **changes: Any) -> Neighbour:
         """Return the host as the device sees it."""
         return Neighbour("host", "user0", REMOTE, LOCAL, self.dz_ip, tuple(announce), **changes)
@@ -157,10 +161,10 @@ class BgpLab:
         listed = self.host.json(f"-4 route show table {table} proto 210")
         return {item["dst"] for item in listed}
 
-    def count(self) -> int:
-        """Return how many routes of our protocol the host's main table has: fast, for many."""
-        done = run("ip", ["-netns", self.host.name, "-4", "route", "show", "table", "main", "proto", "210"])
-        return done.stdout.count(b"\n")
+    def count_of(self, start: str) -> int:
+        """Return how many routes of the host's main table begin like this: fast, for many."""
+        done = run("ip", ["-netns", self.host.name, "-4", "route", "show", "table", "main"])
+        return done.stdout.count(b"\n" + start.encode()) + done.stdout.startswith(start.encode())
 
 
 @contextmanager

@@ -110,6 +110,7 @@ def main() -> None:
     """Run until killed."""
     root, name, kind, dz_ip = sys.argv[1:5]
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("sh").setLevel(logging.WARNING)
     netns = Namespace(name)
     netns.gre = netns("ip", ["link", "add", "probe1", "type", "gre", "local", "192.0.2.8", "remote", "192.0.2.9"]).code == 0  # fmt: skip
     if netns.gre:

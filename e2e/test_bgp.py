@@ -1,0 +1,214 @@
+"""BGP in namespaces of the running kernel, with the device's real timers 1 3: what may be lost, and for how long.
+
+Every time measured here is an acceptance figure of its own; on a machine too busy for them the limits can be widened
+with LAB_PATIENCE (a factor).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.lab.bgp import BgpLab, bgp_lab, prefixes
+from e2e.lab.errors import LabError
+from e2e.lab.netns import Monitor
+from e2e.lab.routers import frr_missing
+from e2e.lab.wait import stays
+
+PATIENCE = float(os.environ.get("LAB_PATIENCE", "1"))
+OTHERS = list(prefixes(20))
+
+
+def lab_of(**options: object) -> Iterator[BgpLab]:
+    try:
+        with bgp_lab(**options) as made:
+            yield made
+    except LabError as error:
+        if "not installed" not in str(error) and "Run as root" not in str(error):
+            raise
+        pytest.skip(f"NOT TESTED with a real BGP engine: {error}")
+
+
+@pytest.fixture(params=["bird", "frr"])
+def lab(request: pytest.FixtureRequest) -> Iterator[BgpLab]:
+    """A session that is up, with twenty routes, for each make of device."""
+    missing = frr_missing() if request.param == "frr" else None
+    if missing is not None:
+        pytest.skip(f"NOT TESTED with FRR: {missing}")
+    for made in lab_of(router_kind=request.param):
+        made.start(OTHERS)
+        made.until("all routes are in the kernel", lambda: len(made.routes()) == len(OTHERS))
+        yield made
+
+
+@pytest.fixture
+def bird(request: pytest.FixtureRequest) -> Iterator[BgpLab]:
+    """The same with BIRD as the device, which can be told things while it runs; parametrized with lab options."""
+    for made in lab_of(**getattr(request, "param", {})):
+        made.start(OTHERS)
+        made.until("all routes are in the kernel", lambda: len(made.routes()) == len(OTHERS))
+        yield made
+
+
+def own(lines: tuple[str, ...]) -> list[str]:
+    """Leave out what is not about routes or the tunnel."""
+    return [line for line in lines if ("proto 210" in line or "doublezero0" in line) and "fe80:" not in line]
+
+
+def test_a_killed_engine_leaves_the_routes_and_comes_back(lab: BgpLab, tmp_path: Path) -> None:
+    with Monitor(lab.host, tmp_path / "monitor") as monitor:
+        lab.engine.send(signal.SIGKILL)
+        began = time.monotonic()
+        lab.engine.start()
+        lab.until("the session was lost", lambda: lab.session()["status"] != "BGP Session Up")
+        lab.up()
+        assert time.monotonic() - began < 3 * PATIENCE
+        stays("all routes are there", lambda: len(lab.routes()) == len(OTHERS), 11)
+        assert own(monitor.changes()) == []
+
+
+def test_a_killed_agent_comes_back_without_an_event(lab: BgpLab, tmp_path: Path) -> None:
+    with Monitor(lab.host, tmp_path / "monitor") as monitor:
+        lab.agent.send(signal.SIGKILL)
+        lab.agent.start()
+        lab.until("it publishes anew", lambda: lab.document("status.json").get("pid") == lab.agent.pid)
+        lab.up()
+        time.sleep(3)
+        assert own(monitor.changes()) == []
+    assert len(lab.routes()) == len(OTHERS)
+
+
+def test_a_deleted_link_costs_four_seconds(lab: BgpLab) -> None:
+    lab.host.ip("link delete doublezero0")
+    began = time.monotonic()
+    lab.until("the session was lost", lambda: lab.session()["status"] != "BGP Session Up")
+    lab.up()
+    assert time.monotonic() - began < 4 * PATIENCE
+    lab.until("the routes are back", lambda: len(lab.routes()) == len(OTHERS), 4)
+
+
+def test_a_link_that_was_away_costs_three_seconds(lab: BgpLab) -> None:
+    lab.device.ip("link set eth0 down")
+    lab.until("the session was lost", lambda: lab.session()["status"] != "BGP Session Up")
+    lab.until("its routes are gone", lambda: not lab.routes(), 3)
+    time.sleep(4)
+    lab.device.ip("link set eth0 up")
+    assert lab.until("it is up again", lambda: lab.session()["status"] == "BGP Session Up") < 3 * PATIENCE
+    lab.until("the routes are back", lambda: len(lab.routes()) == len(OTHERS), 4)
+
+
+def test_the_device_gets_exactly_our_address(bird: BgpLab) -> None:
+    seen = bird.router.tell("show", "route", "protocol", "dev_bgp_host", "table", "dvt_host")  # type: ignore[attr-defined]
+    assert seen.count("/32") == 1
+    assert f"{bird.dz_ip}/32" in seen
+
+
+def test_a_withdraw_takes_its_route_alone(bird: BgpLab, tmp_path: Path) -> None:
+    with Monitor(bird.host, tmp_path / "monitor") as monitor:
+        bird.router.configure([bird.neighbour()], OTHERS[1:])  # type: ignore[attr-defined]
+        bird.until("it is gone", lambda: len(bird.routes()) == len(OTHERS) - 1, 3)
+        assert len(own(monitor.changes())) == 1
+    bird.router.configure([bird.neighbour()], OTHERS)  # type: ignore[attr-defined]
+    bird.until("it is back", lambda: len(bird.routes()) == len(OTHERS), 3)
+
+
+HOSTILE = {
+    "0.0.0.0/0": "Default",
+    "169.254.0.8/32": "Martian",
+    "10.0.0.0/8": "TooShort",
+}
+
+
+def test_a_hostile_peer_is_kept_to_what_is_its_business(bird: BgpLab) -> None:
+    captured = ["192.0.2.1/32", "198.51.100.1/32", f"{bird.dz_ip}/32"]
+    bird.router.configure([bird.neighbour()], [*OTHERS, *HOSTILE, *captured])  # type: ignore[attr-defined]
+    bird.until("the refusals are told", lambda: "RoutesRefused" in bird.codes(), 5)
+    bird.until("what would capture is withheld", lambda: bird.condition("Held")[0] == "True", 5)
+    refused = {r["prefix"]: r["code"] for r in bird.document("bgp.json")["peers"]["unicast"]["refused_routes"]}
+    assert refused == HOSTILE
+    assert bird.routes() == {prefix.removesuffix("/32") for prefix in OTHERS}
+
+
+@pytest.mark.parametrize("bird", [{"kind": "IBRL_WITH_ALLOCATED_IP", "dz_ip": "148.51.0.9"}], indirect=True)
+def test_an_allocated_ip_keeps_its_routes(bird: BgpLab) -> None:
+    bird.router.process.send(signal.SIGKILL)
+    bird.until("the session was lost", lambda: bird.session()["status"] != "BGP Session Up")
+    bird.until("they are shown as stale", lambda: "RoutesStale" in bird.codes(), 5)
+    assert len(bird.routes()) == len(OTHERS)
+    text = (bird.root / "state/desired/learned/unicast.routes")
+    bird.until("the file says so", lambda: "# stale since" in text.read_text(), 5)
+    bird.agent.send(signal.SIGKILL)
+    bird.agent.start()
+    stays("they stay over a restart", lambda: len(bird.routes()) == len(OTHERS), 4)
+    bird.router.process.start()
+    bird.up()
+    bird.until("nothing is stale", lambda: "RoutesStale" not in bird.codes(), 5)
+
+
+@pytest.mark.parametrize("bird", [{"kind": "EDGE_FILTERING", "dz_ip": "148.51.0.9"}], indirect=False)
+def test_edge_filtering_learns_into_its_own_table(bird: dict[str, str]) -> None:
+    for made in lab_of(**bird):
+        made.start(OTHERS)
+        made.until("table 100 holds them", lambda: len(made.routes("100")) == len(OTHERS))
+        assert {item["dst"] for item in made.host.json("-4 route show table 254 proto 210")} == set()
+
+
+def test_a_wrong_as_is_said_for_as_long_as_it_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_ASN", "65999")
+    for made in lab_of():
+        made.router.start([made.neighbour()], OTHERS)
+        made.engine.start()
+        made.agent.start()
+        made.until("it failed", lambda: made.session().get("status") == "BGP Session Failed", 35)
+        stays("it is failed", lambda: made.session()["status"] == "BGP Session Failed", 8)
+        assert made.condition("SessionUp") == ("False", "BadPeerAS")
+        assert made.session()["failures"] > 1
+
+
+def test_a_foreign_route_is_a_conflict_and_not_overwritten(bird: BgpLab) -> None:
+    bird.host.ip("route add 198.19.0.1/32 via 198.51.100.1 proto static")
+    bird.router.configure([bird.neighbour()], [*OTHERS, "198.19.0.1/32"])  # type: ignore[attr-defined]
+    bird.until("the conflict is told", lambda: bird.condition("Conflict")[0] == "True", 6)
+    assert "via 198.51.100.1" in bird.host.ip("route show 198.19.0.1")
+    bird.host.ip("route del 198.19.0.1/32")
+    bird.until("ours follows", lambda: "198.19.0.1" in bird.routes(), 6)
+    bird.until("the conflict heals", lambda: bird.condition("Conflict")[0] == "False", 6)
+
+
+def test_a_lost_address_takes_its_routes_and_brings_them_back(bird: BgpLab) -> None:
+    bird.host.ip("addr del 198.51.100.7/24 dev eth0")
+    bird.until("the routes are gone", lambda: not bird.routes(), 5)
+    bird.host.batch("addr add 198.51.100.7/24 dev eth0", "route add default via 198.51.100.1")
+    bird.up(20)
+    bird.until("the routes are back", lambda: len(bird.routes()) == len(OTHERS), 10)
+
+
+def test_a_taken_port_is_said_and_healed(monkeypatch: pytest.MonkeyPatch) -> None:
+    del monkeypatch
+    taken = "import socket,time;s=socket.socket();s.bind(('0.0.0.0',11179));s.listen();time.sleep(60)"
+    for made in lab_of():
+        thief = made.host_process("thief", ["python3", "-c", taken])
+        thief.start()
+        time.sleep(0.5)
+        made.router.start([made.neighbour()], OTHERS)
+        made.engine.start()
+        made.agent.start()
+        made.until("the reason is said", lambda: made.condition("SessionUp")[1] == "ListenerPort", 15)
+        thief.send(signal.SIGKILL)
+        made.up(30)
+
+
+def test_an_excluded_route_goes_and_returns(bird: BgpLab) -> None:
+    policy = bird.root / "policy.yaml"
+    policy.write_text("bgp:\n  exclude: [198.18.0.0/30, 198.18.0.9]\n")
+    bird.until("five are gone", lambda: len(bird.routes()) == len(OTHERS) - 5, 5)
+    policy.write_text("bgp:\n  exclude: [nonsense]\n")
+    bird.until("the mistake is told", lambda: "ExcludeList" in bird.codes(), 5)
+    assert len(bird.routes()) == len(OTHERS) - 5
+    policy.write_text("bgp:\n  exclude: []\n")
+    bird.until("all are back", lambda: len(bird.routes()) == len(OTHERS), 5)
