@@ -88,12 +88,32 @@ def _format_link(link: Link) -> tuple[str, ...]:
 def _format_route(route: Route) -> str:
     if route.via is None or route.dev is None:
         raise GrammarError(f"the route to {route.dst} cannot be written: it needs a gateway and a link")
-    src = "" if route.src is None else f" src {route.src}"
+    src = "" if route.src is None else f" src {_TEXTS.of(route.src)}"
     metric = f" metric {route.metric}" if route.metric else ""
     return (
-        f"route add {route.dst} via {route.via} dev {_safe(_NAME, route.dev)}{src} "
+        f"route add {route.dst} via {_TEXTS.of(route.via)} dev {_safe(_NAME, route.dev)}{src} "
         f"table {route.table} proto {route.protocol}{metric}"
     )
+
+
+class _Texts:
+    """Texts of addresses by identity: thousands of routes share one gateway and one source."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[IPv4Address, str]] = {}
+
+    def of(self, address: IPv4Address) -> str:
+        known = self._known.get(id(address))
+        if known is not None and known[0] is address:
+            return known[1]
+        if len(self._known) > 64:
+            self._known.clear()
+        text = str(address)
+        self._known[id(address)] = (address, text)
+        return text
+
+
+_TEXTS: Final = _Texts()
 
 
 def _safe(pattern: re.Pattern[str], text: str) -> str:

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
 from dzagent.model import MAIN_TABLE, Action, KernelObject, Plan, Protected, Route, Rule, Step
-from dzagent.protect import SSH_PEER, captured, without
+from dzagent.protect import SSH_PEER, Shield, without
 
 LEARNED: Final = "learned/"
 """How the origins of learned routes begin."""
@@ -35,13 +35,14 @@ def check(
     compared.
     """
     ignored = tuple(ignore)
-    relaxed = without(protected, SSH_PEER) if ssh_hosts else protected
+    strict = Shield(protected, ignored)
+    relaxed = Shield(without(protected, SSH_PEER), ignored) if ssh_hosts else strict
     held: list[Held] = []
     phases: list[tuple[Step, ...]] = []
     for phase in plan.phases:
         allowed: list[Step] = []
         for step in phase:
-            reason = _danger(step, relaxed if _learned_host(step) else protected, ignored)
+            reason = _danger(step, relaxed if _learned_host(step) else strict)
             if reason is None:
                 allowed.append(step)
             else:
@@ -57,10 +58,10 @@ def _learned_host(step: Step) -> bool:
     return host and step.origin is not None and step.origin.file.startswith(LEARNED)
 
 
-def _danger(step: Step, protected: Protected, ignored: tuple[IPv4Address, ...]) -> str | None:
+def _danger(step: Step, shield: Shield) -> str | None:
     if step.action is Action.DELETE:
         return None
-    reasons = (captured(prefix, protected, ignored) for prefix in _prefixes(step.target))
+    reasons = (shield.captured(prefix) for prefix in _prefixes(step.target))
     return next((reason for reason in reasons if reason is not None), None)
 
 

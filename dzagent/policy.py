@@ -49,7 +49,7 @@ class Bgp:
 
     port: int = 11179
     poll: float = 0.15
-    max_routes: int = 20_000
+    max_routes: int = 25_000
     min_length: int = 16
     martians: tuple[IPv4Network, ...] = DEFAULT_MARTIANS
     exclude: tuple[str, ...] = ()

@@ -349,7 +349,7 @@ class Reconciler:
         bgp = self._parts.bgp
         if bgp is None:
             return
-        bgp.installed(dict(self._joiner.installed))
+        self._tell_installed(bgp)
         if self._parts.config.apply == "auto" and intent.enabled is not None and not acted.plan.steps:
             self._ground = _Ground(desired, acted.observed, setting)
 
@@ -376,17 +376,22 @@ class Reconciler:
         changes = bgp.changes(self._learned[0])
         if changes is None:
             return False
-        joined = self._joiner.quick(ground.desired, ground.observed, changes.routes)
-        plan = make_plan(joined.desired, joined.observed, self._owner, named=False)
-        plan, _ = self._check(self._joiner.only(plan, changes.routes), ground.setting)
+        quick = self._joiner.quick(ground.desired, ground.observed, changes.routes)
+        plan, _ = self._check(quick.plan, ground.setting)
         self._learned = (changes.version, {})
         if not plan.steps:
             return True
         outcomes = execute(self._parts.kernel, plan)
         self._note(outcomes, ground.setting)
         self._joiner.contest(outcomes)
-        bgp.installed(dict(self._joiner.installed) if self._joiner.done(changes.routes, outcomes) else {})
-        return all(outcome.result in {Result.DONE, Result.GONE} for outcome in outcomes)
+        sound = self._joiner.done(quick, outcomes)
+        self._tell_installed(bgp)
+        return sound
+
+    def _tell_installed(self, bgp: Bgp) -> None:
+        if self._joiner.news:
+            self._joiner.news = False
+            bgp.installed(dict(self._joiner.installed))
 
     # ---- plan and act ----------------------------------------------------------------------------------
 

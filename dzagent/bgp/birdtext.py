@@ -34,7 +34,7 @@ _BOOT: Final = re.compile(rf"Last reboot on {_TIME}")
 _ISO: Final = "%Y-%m-%d %H:%M:%S.%f"
 
 _ROUTE: Final = re.compile(
-    r"^(?:1007-| )([\d.]+/\d+) +(\w+) \[[^\n]*\n(?:(?:1007-|1008-| )\tvia ([\d.]+ on \S+)[^\n]*\n)?",
+    r"^(?:1007-| )((?:(?:0|[1-9]\d{0,2})[./]){4}\d{1,2}) +(\w+) \[[^\n]*\n(?:(?:1007-|1008-| )\tvia ([\d.]+ on \S+)[^\n]*\n)?",
     re.MULTILINE,
 )
 

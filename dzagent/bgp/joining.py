@@ -16,7 +16,6 @@ from dzagent.model import (
     Action,
     Address,
     Desired,
-    Link,
     Observed,
     Origin,
     Outcome,
@@ -25,8 +24,10 @@ from dzagent.model import (
     Result,
     Route,
     ServiceName,
+    Step,
     Wanted,
 )
+from dzagent.plan import plan_changes
 
 Learned: TypeAlias = Mapping[ServiceName, Mapping[str, Route]]
 Installed: TypeAlias = Mapping[tuple[ServiceName, str], Route]
@@ -45,18 +46,31 @@ class Joined:
     observed: Observed
     installed: Installed = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
+    equal: Mapping[int, Route] = field(default_factory=dict)
 
 
-def join(desired: Desired, observed: Observed, learned: Learned, doubtful: Collection[str] = ()) -> Joined:
+NOTHING_EQUAL: Mapping[int, Route] = {}
+
+
+def join(
+    desired: Desired,
+    observed: Observed,
+    learned: Learned,
+    doubtful: Collection[str] = (),
+    equal: Mapping[int, Route] = NOTHING_EQUAL,
+) -> Joined:
     """Add the learned routes to both sides.
 
     doubtful: links of services that are kept but whose peer is not known: the routes on them stay as they are.
+    equal: learned routes by the identity of observed ones that they were found equal to before.
+
     A learned route needs its source address on the host (the kernel refuses it else); without, it waits.
     """
     local = _local(desired, observed)
     rendered = {_slot(obj) for obj in desired.objects if isinstance(obj, Route)}
-    held = set(observed.routes)
+    held = {_number(route): route for route in observed.routes if not route.metric and not route.extra}
     installed: dict[tuple[ServiceName, str], Route] = {}
+    found: dict[int, Route] = {}
     missing: list[Wanted] = []
     problems: list[Problem] = []
     for name, routes in learned.items():
@@ -66,20 +80,25 @@ def join(desired: Desired, observed: Observed, learned: Learned, doubtful: Colle
             continue
         origin = Origin(name, file_of(name), 0)
         for prefix, route in routes.items():
-            if route in held:
+            seen = held.get(_number(route))
+            if seen is not None and (equal.get(id(seen)) is route or seen == route):
                 installed[name, prefix] = route
+                found[id(seen)] = route
             elif _slot(route) not in rendered:
                 missing.append(Wanted(route, origin))
     if not (installed or missing or doubtful):
         return Joined(desired, observed, problems=tuple(problems))
-    settled = set(installed.values())
     rest = tuple(
         route
         for route in observed.routes
-        if route not in settled and (route.dev not in doubtful or _slot(route) in rendered)
+        if id(route) not in found and (route.dev not in doubtful or _slot(route) in rendered)
     )
     return Joined(
-        Desired((*desired.wanted, *missing)), replace(observed, routes=rest), installed, tuple(problems)
+        Desired((*desired.wanted, *missing)),
+        replace(observed, routes=rest),
+        installed,
+        tuple(problems),
+        found,
     )
 
 
@@ -93,8 +112,21 @@ def _local(desired: Desired, observed: Observed) -> frozenset[IPv4Address]:
     return frozenset((*wanted, *(address.interface.ip for address in observed.addresses)))
 
 
+def _number(route: Route) -> tuple[int, int, int, int]:
+    """Return what tells two plain routes apart, as numbers: cheaper than addresses by far."""
+    return route.table, int(route.dst.network_address), route.dst.prefixlen, route.protocol
+
+
 def _slot(route: Route) -> Slot:
     return route.table, route.dst
+
+
+@dataclass(frozen=True, slots=True)
+class Quick:
+    """A plan for changed routes, and whose routes its steps are (by the identity of a step)."""
+
+    plan: Plan
+    keys: Mapping[int, tuple[ServiceName, str]]
 
 
 @dataclass(slots=True)
@@ -103,6 +135,8 @@ class Joiner:
 
     installed: dict[tuple[ServiceName, str], Route] = field(default_factory=dict)
     contested: dict[Slot, None] = field(default_factory=dict)
+    news: bool = False
+    """Whether `installed` has changed since somebody cleared this."""
     _inputs: tuple[object, ...] = ()
     _joined: Joined | None = None
 
@@ -112,8 +146,11 @@ class Joiner:
         """As the function `join`; `version` tells one `learned` from another."""
         inputs = (version, desired, observed.links, observed.addresses, observed.routes, tuple(doubtful))
         if self._joined is None or inputs != self._inputs:
-            self._joined = join(desired, observed, learned, doubtful)
+            equal = NOTHING_EQUAL if self._joined is None else self._joined.equal
+            # the inputs of the last time hold on to its observed routes: an identity is of one of those, or new
+            self._joined = join(desired, observed, learned, doubtful, equal)
             self._inputs = inputs
+            self.news |= self.installed != self._joined.installed
             self.installed = dict(self._joined.installed)
         # what is not compared here (rules) may still have changed
         return replace(self._joined, observed=replace(self._joined.observed, rules=observed.rules))
@@ -125,57 +162,43 @@ class Joiner:
 
     def quick(
         self, desired: Desired, observed: Observed, changes: Mapping[tuple[ServiceName, str], Route | None]
-    ) -> Joined:
-        """Return both sides for changed routes alone, from what is known of the kernel: nothing is read again."""
+    ) -> Quick:
+        """Plan changed routes alone, from what is known of the kernel: nothing is read, no table compared."""
         local = _local(desired, observed)
-        ground = [item for item in desired.wanted if isinstance(item.obj, (Link, Address))]
         rendered = {_slot(obj) for obj in desired.objects if isinstance(obj, Route)}
-        origins: dict[ServiceName, Origin] = {}
-        wanted = [
-            Wanted(route, origins.setdefault(name, Origin(name, file_of(name), 0)))
-            for (name, _), route in changes.items()
-            if route is not None and route.src in local and _slot(route) not in rendered
-        ]
-        held = tuple(route for key in changes if (route := self.installed.get(key)) is not None)
-        return Joined(Desired((*ground, *wanted)), replace(observed, routes=held))
+        origins: dict[ServiceName, Origin] = {name: Origin(name, file_of(name), 0) for name, _ in changes}
+        made: list[tuple[ServiceName, str]] = []
+        removed: list[tuple[ServiceName, str]] = []
+        make: list[Step] = []
+        remove: list[Step] = []
+        for key, route in changes.items():
+            wanted = route
+            if route is not None and (route.src not in local or (rendered and _slot(route) in rendered)):
+                wanted = None
+            item = None if wanted is None else Wanted(wanted, origins[key[0]])
+            new, old = plan_changes([(item, self.installed.get(key))])
+            make += new
+            remove += old
+            made += [key] * len(new)
+            removed += [key] * len(old)
+        phases = tuple(tuple(phase) for phase in (make, remove) if phase)
+        keys = {id(step): key for step, key in zip((*make, *remove), (*made, *removed), strict=True)}
+        return Quick(Plan("", phases), keys)
 
-    @staticmethod
-    def only(plan: Plan, changes: Mapping[tuple[ServiceName, str], Route | None]) -> Plan:
-        """Return the steps of a quick plan that concern changed routes: the ground is there to stand on."""
-        prefixes = {prefix for _, prefix in changes}
-        phases = (
-            tuple(
-                step for step in phase if isinstance(step.target, Route) and str(step.target.dst) in prefixes
-            )
-            for phase in plan.phases
-        )
-        return replace(plan, phases=tuple(phase for phase in phases if phase))
-
-    def done(self, changes: Iterable[tuple[ServiceName, str]], outcomes: Iterable[Outcome]) -> bool:
+    def done(self, quick: Quick, outcomes: Iterable[Outcome]) -> bool:
         """Take in what became of a quick plan; False if the kernel has to be read to know what it holds."""
-        keys = set(changes)
         sound = True
+        self.news = True
         for outcome in outcomes:
-            route = outcome.step.target
-            if not isinstance(route, Route) or outcome.result not in {Result.DONE, Result.GONE}:
-                sound = False
-                continue
-            name = self._service_of(outcome, route)
-            key = (name, str(route.dst)) if name is not None else None
-            if key is None or key not in keys:
+            route, key = outcome.step.target, quick.keys.get(id(outcome.step))
+            good = outcome.result is Result.DONE or outcome.result is Result.GONE
+            if not good or key is None or not isinstance(route, Route):
                 sound = False
             elif outcome.step.action is Action.DELETE:
                 self.installed.pop(key, None)
             else:
                 self.installed[key] = route
         return sound
-
-    def _service_of(self, outcome: Outcome, route: Route) -> ServiceName | None:
-        if outcome.step.origin is not None:
-            return outcome.step.origin.service
-        prefix = str(route.dst)
-        names: tuple[ServiceName, ...] = ("unicast", "multicast")
-        return next((name for name in names if self.installed.get((name, prefix)) == route), None)
 
     def contest(self, outcomes: Iterable[Outcome]) -> None:
         """Remember the keys of learned routes that somebody else holds, so that a pass can name the holder."""

@@ -48,6 +48,7 @@ class Publisher:
         self._texts: dict[Path, str] = {}
         self._said: Any = None
         self._written: tuple[int, int, str] | None = None
+        self._pending: tuple[int, int, str] | None = None
         self._said_at = self._written_at = -PERIOD
         self._update_seconds = Histogram(UPDATE_BOUNDS)
         self._up_seconds: dict[str, Histogram] = {}
@@ -115,19 +116,21 @@ class Publisher:
     # ---- routes ------------------------------------------------------------------------------------------
 
     def _write(self, view: BgpView) -> None:
-        if self._now() - self._written_at < PERIOD:
-            return
-        version, learned = self._speaker.learned()
         with self._lock:
             installed, installs = self._installed, self._installs
-        place = self._place()
-        state = (version, installs, place)
+        state = (self._speaker.version, installs, self._place())
         if state == self._written:
             return
+        if state != self._pending:  # what has just changed is still being carried out
+            self._pending = state
+            return
+        if self._now() - self._written_at < PERIOD:
+            return
+        _, learned = self._speaker.learned()
         for name in SERVICE_NAMES:
             stale = view.peers[name].stale if name in view.peers else {}
             self._write_file(name, learned.get(name, {}), stale)
-        write_json(self._paths.routes, {"routes": list(_routes(view, learned, installed))})
+        write_json(self._paths.routes, {"services": routes_document(view, learned, installed)})
         self._written, self._written_at = state, self._now()
 
     def _place(self) -> str:
@@ -197,20 +200,29 @@ def peer_document(item: PeerView, installed: int) -> dict[str, Any]:
     }
 
 
-def _routes(view: BgpView, learned: Mapping[ServiceName, Mapping[str, Route]], installed: Installed) -> Any:
+def routes_document(
+    view: BgpView, learned: Mapping[ServiceName, Mapping[str, Route]], installed: Installed
+) -> dict[str, Any]:
+    """Return the learned routes of each service: what they have in common once, then prefixes.
+
+    present, absent: whether the kernel holds it. stale: unix seconds since when nobody announces it.
+    """
+    found: dict[str, Any] = {}
     for name, routes in learned.items():
-        stale = view.peers[name].stale if name in view.peers else {}
-        for prefix, route in sorted(routes.items()):
-            yield {
-                "service": name,
-                "prefix": prefix,
-                "via": str(route.via),
-                "dev": route.dev,
-                "src": "" if route.src is None else str(route.src),
-                "table": route.table,
-                "kernel_state": "present" if (name, prefix) in installed else "absent",
-                "stale_since": int(stale[prefix]) if prefix in stale else None,
-            }
+        if not routes or name not in view.peers:
+            continue
+        any_route = next(iter(routes.values()))
+        present = [prefix for prefix in routes if (name, prefix) in installed]
+        found[name] = {
+            "via": str(any_route.via),
+            "dev": any_route.dev,
+            "src": str(any_route.src or ""),
+            "table": any_route.table,
+            "present": sorted(present),
+            "absent": sorted(routes.keys() - set(present)),
+            "stale": {p: int(since) for p, since in sorted(view.peers[name].stale.items()) if p in routes},
+        }
+    return found
 
 
 class Histogram:

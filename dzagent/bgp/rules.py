@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
+from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from socket import inet_aton
 from typing import Final
 
 from dzagent.bgp.engine import Peer
@@ -41,7 +42,7 @@ class ImportRules:
     """Limits for what a peer announces. min_length: the shortest prefix. limit: routes of one peer."""
 
     min_length: int = 16
-    limit: int = 20_000
+    limit: int = 25_000
     martians: tuple[IPv4Network, ...] = MARTIANS
     exclude: Exclude = field(default_factory=Exclude)
 
@@ -81,18 +82,30 @@ class Judge:
         self._excluded = [(_first(net), _last(net), net) for net in rules.exclude.networks]
         overlay = IPv4Network((int(peer.remote) & ~1, 31))
         self._martians.append((_first(overlay), _last(overlay), overlay))
+        self._good: dict[str, Route] = {}
 
     def verdict(self, prefix: str, via: str) -> Route | Refusal:
-        """Return the kernel route for an announced one, or why there is none."""
+        """Return the kernel route for an announced one, or why there is none.
+
+        The same route is the same object, so that a flapping one costs little.
+        """
+        known = self._good.get(prefix) if via == self._via else None
+        if known is not None:
+            return known
         try:
-            network = IPv4Network(prefix)
-        except (AddressValueError, NetmaskValueError, ValueError):
+            address, _, length = prefix.partition("/")
+            network = IPv4Network((int.from_bytes(inet_aton(address), "big"), int(length)))
+        except (OSError, ValueError):  # AddressValueError and NetmaskValueError are among them
             return Refusal("Malformed", f"{prefix[:40]!a} is not an IPv4 prefix")
         refusal = self._refuse(network, via)
         if refusal is not None:
             return refusal
         peer = self.peer
-        return Route(network, peer.remote, peer.link, peer.table, self._protocol, peer.advertise)
+        if len(self._good) > 2 * self._rules.limit:
+            self._good.clear()
+        route = Route(network, peer.remote, peer.link, peer.table, self._protocol, peer.advertise)
+        self._good[prefix] = route
+        return route
 
     def full(self) -> Refusal:
         """Return the refusal of a route beyond the limit."""

@@ -25,8 +25,8 @@ from dzagent.wishes import Wishes
 
 log = logging.getLogger(__name__)
 
-SLOW_PERIOD: Final = 1.0
-"""Seconds between looks at files, and between writes of documents."""
+SLOW_PERIOD: Final = 0.5
+"""Seconds between looks at files; documents are written every other time at most."""
 
 
 class Bgp:

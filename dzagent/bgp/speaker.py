@@ -177,6 +177,11 @@ class Speaker:
         with self._lock:
             return self._version, {name: self._passing(name) for name in self._following}
 
+    @property
+    def version(self) -> int:
+        """The version of what `learned` would return."""
+        return self._version
+
     def changes(self, since: int) -> Changes | None:
         """Return what changed after a version; None if that is too long ago, or too much was replaced."""
         with self._lock:
