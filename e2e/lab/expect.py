@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 
 from dzagent.ledger.accounts import User
-
 from dzagent.ledger.snapshot import Snapshot
 from dzagent.model import UserType
 from e2e.lab.topology import CLIENT_IP, DEVICES

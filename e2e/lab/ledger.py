@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from dzagent.cli.main import main as dzagent
-from dzagent.ledger.accounts import User
 
+from dzagent.cli.main import main as dzagent
 from dzagent.config import PROGRAM_IDS
+from dzagent.ledger.accounts import User
 from dzagent.ledger.rpc import Rpc
 from dzagent.ledger.snapshot import Snapshot, build_snapshot
 from dzagent.model import UserType

@@ -12,7 +12,8 @@ from e2e.lab.errors import LabError
 SLOW = float(os.environ.get("LAB_SLOW", "1"))
 """1 on a real processor, 10 under emulation: every limit is multiplied by it."""
 
-STEP = 0.02
+STEP = 0.02 * SLOW
+"""Seconds between two looks: where everything is slow, looking takes the processor from what is waited for."""
 
 T = TypeVar("T")
 
