@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import logging
 import os
 import random
@@ -18,6 +19,9 @@ from typing import Any
 import click
 
 from dzagent import __version__
+from dzagent.bgp.bird import Bird, BirdFiles
+from dzagent.bgp.service import Bgp
+from dzagent.bgp.speaker import Clocks
 from dzagent.config import DEFAULT_CONFIG, Config, load_config
 from dzagent.desired import DesiredStore
 from dzagent.errors import ConfigError, DzagentError, StateError, Unreachable
@@ -40,6 +44,9 @@ log = logging.getLogger(__name__)
 SITE_POLICIES = Path("/etc/dzagent/policies")
 """Where an operator's named policies are looked for first."""
 
+GC_THRESHOLD = (50_000, 20, 50)
+"""Thousands of routes are hundreds of thousands of objects without a cycle: looking for one too often costs more."""
+
 JITTER = 0.2
 """Polls of many hosts are spread by this share of the interval, either way."""
 
@@ -61,18 +68,28 @@ class _NoRpc:
 
 
 class Daemon:
-    """The running agent: one loop, one poll thread, one wake socket."""
+    """The running agent: one loop, one thread that polls the ledger, one that watches BGP, one wake socket."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._stopping = threading.Event()
         self.wake = Wake()
-        policy = load_policy(find_policy(config.policy, (SITE_POLICIES, find("policies"))))
+        policy_file = find_policy(config.policy, (SITE_POLICIES, find("policies")))
+        policy = load_policy(policy_file)
+        templates = Templates([config.templates, find("templates")])
         kernel = IpRoute()
         rpc = Rpc(config.rpc, timeout=config.intervals.rpc_timeout) if config.rpc else _NoRpc(config)
         self._probe = HostProbe(config, policy, kernel, clock=time.monotonic)
         self._feed = self._make_feed(rpc, policy)
         self._socket = WakeSocket(config.paths.wake, self.wake)
+        self._bgp = Bgp(
+            Bird(BirdFiles(config.paths.engine, config.paths.sessions, policy.bgp.port), templates),
+            policy,
+            config.paths,
+            policy_file=policy_file,
+            clocks=Clocks(time.time, time.monotonic),
+            on_change=self.wake.set,
+        )
         self._reconciler = Reconciler(
             Parts(
                 config=config,
@@ -80,11 +97,12 @@ class Daemon:
                 kernel=kernel,
                 feed=self._feed,
                 store=DesiredStore(config.paths),
-                templates=Templates([config.templates, find("templates")]),
+                templates=templates,
                 intent=IntentReader(config.paths.intent),
                 probe=self._probe,
                 reporter=Reporter(config, version=__version__, pid=os.getpid(), clock=time.time),
                 now=time.monotonic,
+                bgp=self._bgp,
             )
         )
 
@@ -109,12 +127,14 @@ class Daemon:
         signal.signal(signal.SIGINT, self._stop)
         self._socket.start()
         self._feed.start()
+        self._bgp.start()
         log.info(
             "dzagentd %s started: network %s, mode %s", __version__, self._config.network, self._config.apply
         )
         try:
             self._reconciler.run(self.wake, self._stopping.is_set)
         finally:
+            self._bgp.stop()
             self._feed.stop()
             self._socket.stop()
         log.info("dzagentd stopped; what it set up stays in place")
@@ -156,6 +176,7 @@ def main(config_file: Path | None) -> None:
         for chatty in ("sh", "httpx2", "httpcore2"):  # a line for each process and request
             logging.getLogger(chatty).setLevel(logging.WARNING)
         lock = take_lock(config.paths.lock)
+        gc.set_threshold(*GC_THRESHOLD)
         Daemon(config).run()
         os.close(lock)
     except DzagentError as error:

@@ -129,7 +129,9 @@ def test_a_hostile_peer_is_kept_to_what_is_its_business(bird: BgpLab) -> None:
     bird.router.configure([bird.neighbour()], [*OTHERS, *HOSTILE, *captured])  # type: ignore[attr-defined]
     bird.until("the refusals are told", lambda: "RoutesRefused" in bird.codes(), 5)
     bird.until("what would capture is withheld", lambda: bird.condition("Held")[0] == "True", 5)
-    refused = {r["prefix"]: r["code"] for r in bird.document("bgp.json")["peers"]["unicast"]["refused_routes"]}
+    refused = {
+        r["prefix"]: r["code"] for r in bird.document("bgp.json")["peers"]["unicast"]["refused_routes"]
+    }
     assert refused == HOSTILE
     assert bird.routes() == {prefix.removesuffix("/32") for prefix in OTHERS}
 
@@ -140,7 +142,7 @@ def test_an_allocated_ip_keeps_its_routes(bird: BgpLab) -> None:
     bird.until("the session was lost", lambda: bird.session()["status"] != "BGP Session Up")
     bird.until("they are shown as stale", lambda: "RoutesStale" in bird.codes(), 5)
     assert len(bird.routes()) == len(OTHERS)
-    text = (bird.root / "state/desired/learned/unicast.routes")
+    text = bird.root / "state/desired/learned/unicast.routes"
     bird.until("the file says so", lambda: "# stale since" in text.read_text(), 5)
     bird.agent.send(signal.SIGKILL)
     bird.agent.start()

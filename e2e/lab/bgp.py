@@ -55,7 +55,15 @@ class BgpLab:
         launcher = [str(ROOT / "packaging/dzagent-bird"), "--state", str(self.root / "state")]
         launcher += ["--run", str(self.root / "run"), "--user", self.user]
         self.engine = Process("engine", self.host, launcher, self.root / "engine.log")
-        agent = [sys.executable, "-m", "e2e.lab.bgpagent", str(self.root), self.host.name, self.kind, self.dz_ip]
+        agent = [
+            sys.executable,
+            "-m",
+            "e2e.lab.bgpagent",
+            str(self.root),
+            self.host.name,
+            self.kind,
+            self.dz_ip,
+        ]
         self.agent = Process("agent", Namespace(), agent, self.root / "agent.log")
         self.router = KINDS[self.router_kind](self.device, self.root / "device")
 
@@ -153,7 +161,9 @@ class BgpLab:
             wait_for(what, look, limit)
         except LabError as error:
             said = "\n".join(self.agent.said.splitlines()[-15:])
-            raise LabError(f"{error}\n{self.document('status.json')}\n{said}\n{self.engine.said[-1500:]}\n{self.router.process.said[-1500:]}") from None
+            raise LabError(
+                f"{error}\n{self.document('status.json')}\n{said}\n{self.engine.said[-1500:]}\n{self.router.process.said[-1500:]}"
+            ) from None
         return time.monotonic() - began
 
     def routes(self, table: str = "254") -> set[str]:

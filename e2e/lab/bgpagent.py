@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -18,6 +19,7 @@ from dzagent.bgp.bird import Bird, BirdFiles
 from dzagent.bgp.service import Bgp
 from dzagent.bgp.speaker import Clocks
 from dzagent.config import Config, Paths
+from dzagent.daemon import GC_THRESHOLD
 from dzagent.desired import DesiredStore
 from dzagent.feed import LedgerView
 from dzagent.hostfacts import HostProbe
@@ -70,7 +72,9 @@ class LabAgent:
             self.bgp.stop()
 
 
-def make_agent(root: Path, netns: Namespace, kind: UserType, dz_ip: IPv4Address, asn: int = 65342) -> LabAgent:
+def make_agent(
+    root: Path, netns: Namespace, kind: UserType, dz_ip: IPv4Address, asn: int = 65342
+) -> LabAgent:
     """Put an enabled agent together that works in a namespace."""
     settings = Config(client_ip=CLIENT, paths=Paths(root / "state", root / "run"), templates=root / "none")
     settings.paths.agent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +101,9 @@ def make_agent(root: Path, netns: Namespace, kind: UserType, dz_ip: IPv4Address,
             store=DesiredStore(settings.paths),
             templates=templates,
             intent=IntentReader(settings.paths.intent),
-            probe=HostProbe(settings, policy, kernel, clock=time.monotonic, ssh_sessions=lambda _: frozenset()),
+            probe=HostProbe(
+                settings, policy, kernel, clock=time.monotonic, ssh_sessions=lambda _: frozenset()
+            ),
             reporter=Reporter(settings, version="lab", pid=os.getpid(), clock=time.time),
             now=time.monotonic,
             bgp=bgp,
@@ -109,8 +115,11 @@ def make_agent(root: Path, netns: Namespace, kind: UserType, dz_ip: IPv4Address,
 def main() -> None:
     """Run until killed."""
     root, name, kind, dz_ip = sys.argv[1:5]
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
     logging.getLogger("sh").setLevel(logging.WARNING)
+    gc.set_threshold(*GC_THRESHOLD)
     netns = Namespace(name)
     netns.gre = netns("ip", ["link", "add", "probe1", "type", "gre", "local", "192.0.2.8", "remote", "192.0.2.9"]).code == 0  # fmt: skip
     if netns.gre:

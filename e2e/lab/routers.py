@@ -195,7 +195,11 @@ def frr_missing() -> str | None:
 
 def bird_missing() -> str | None:
     """Say why BIRD cannot run here, None if it can."""
-    return None if shutil.which("bird", path="/usr/sbin:/usr/bin:/sbin:/bin") else "BIRD is not installed: e2e/lab/setup bgp"
+    return (
+        None
+        if shutil.which("bird", path="/usr/sbin:/usr/bin:/sbin:/bin")
+        else "BIRD is not installed: e2e/lab/setup bgp"
+    )
 
 
 KINDS: Mapping[str, type[Router]] = {"bird": BirdRouter, "frr": FrrRouter}
