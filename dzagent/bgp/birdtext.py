@@ -111,8 +111,9 @@ def read_routes(text: str) -> Rib:
     rib = {prefix: via for prefix, _, via in found}
     lines = text.count("\n") - text.count("\n0000 ") - text.startswith("0000 ") - text.count("-Table ")
     blank = text.count("\n \n") + text.count("\n1007-\n")
-    expected = len(found) + sum(1 for _, kind, _ in found if kind == "unicast") + blank
-    if lines != expected or len(rib) != len(found):
+    with_via = sum(1 for _, _, via in found if via)
+    unread = any(kind == "unicast" and not via for _, kind, via in found)
+    if unread or lines != len(found) + with_via + blank or len(rib) != len(found):
         raise EngineError(
             f"BIRD's answer to `show route` cannot be read: {len(found)} routes in {lines} lines"
         )
