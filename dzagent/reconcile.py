@@ -85,7 +85,7 @@ class Bgp(Protocol):
     """What the loop needs of BGP. Nothing here waits for the engine."""
 
     def want(self, wishes: Wishes, installed: Iterable[Route]) -> frozenset[ServiceName]:
-        """Have a session for every service; return the services whose peer is not known."""
+        """Have a session for every service; return the services whose routes must stay as they are."""
 
     def learned(self) -> tuple[int, Learned]:
         """Return the routes that may be installed now, and the version that this is."""

@@ -72,25 +72,25 @@ class Bgp:
     # ---- for the loop ------------------------------------------------------------------------------------
 
     def want(self, wishes: Wishes, installed: Iterable[Route]) -> frozenset[ServiceName]:
-        """Have a session for every service; returns the services whose peer is not known.
+        """Have a session for every service. Returns the services whose routes must stay as they are.
 
-        A service that is kept because nothing sound is known about it keeps the peer that it had.
+        A service that is kept because nothing sound is known about it keeps the peer that it had. If that is lost
+        too, nothing is changed until the ledger answers.
         """
         granted = {
             name: peer_of(service, self._policy.edge.table_to) for name, service in wishes.granted.items()
         }
-        there = {**wishes.texts, **wishes.kept}
         known = self._peers.read()
         peers: dict[ServiceName, Peer] = {}
-        for name in there:
+        for name in (*wishes.texts, *wishes.kept):
             peer = granted.get(name) or known.get(name)
             if peer is not None:
                 peers[name] = peer
-        unknown = frozenset(name for name in there if name not in peers)
-        if not unknown:  # the engine may have a session that nobody can name: it stays as it is
-            self._speaker.want(peers, installed, self._publisher.stale)
-            self._peers.write(peers)
-        return unknown
+        if any(name not in peers for name in wishes.texts):
+            return frozenset(wishes.texts)  # the engine may have a session that nobody can name: it stays as it is
+        self._speaker.want(peers, installed, self._publisher.stale)
+        self._peers.write(peers)
+        return frozenset()
 
     def learned(self) -> tuple[int, Learned]:
         """Return everything that may be installed now, and the version that this is."""
