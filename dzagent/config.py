@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from dzagent import yamlfile
 from dzagent.errors import ConfigError
+from dzagent.files import absent
 from dzagent.model import ServiceName
 from dzagent.yamlfile import Item, Section
 
@@ -207,7 +208,7 @@ def load_config(path: Path = DEFAULT_CONFIG, *, required: bool | None = None) ->
     file that need not exist gives the defaults. Raises ConfigError with file, line and what was expected.
     """
     must_exist = path != DEFAULT_CONFIG if required is None else required
-    if not must_exist and not path.exists():
+    if not must_exist and absent(path):
         return Config()
     return parse_config(yamlfile.load(path), str(path))
 

@@ -36,7 +36,7 @@ from dzagent.policy import Policy, find_policy, load_policy
 from dzagent.reconcile import Parts, Reconciler
 from dzagent.render import Templates
 from dzagent.report import Reporter
-from dzagent.share import find
+from dzagent.share import places
 from dzagent.wake import Wake, WakeSocket
 
 log = logging.getLogger(__name__)
@@ -74,9 +74,9 @@ class Daemon:
         self._config = config
         self._stopping = threading.Event()
         self.wake = Wake()
-        policy_file = find_policy(config.policy, (SITE_POLICIES, find("policies")))
+        policy_file = find_policy(config.policy, (SITE_POLICIES, *places("policies")))
         policy = load_policy(policy_file)
-        templates = Templates([config.templates, find("templates")])
+        templates = Templates([config.templates, *places("templates")])
         kernel = IpRoute()
         rpc = Rpc(config.rpc, timeout=config.intervals.rpc_timeout) if config.rpc else _NoRpc(config)
         self._probe = HostProbe(config, policy, kernel, clock=time.monotonic)

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Final
 
 from dzagent.errors import GrammarError
-from dzagent.model import Address, Key, KernelObject, Link, Origin, Route, Rule, ServiceName, Wanted, key
+from dzagent.model import Address, KernelObject, Key, Link, Origin, Route, Rule, ServiceName, Wanted, key
 
 MARK_PREFIX: Final = "dzagent:"
 """What the ifalias of our links starts with; the service's name follows."""
@@ -55,49 +55,54 @@ def mark(service: ServiceName) -> str:
 def format_object(obj: KernelObject) -> tuple[str, ...]:
     """Return the lines that make `obj`: three for a link, one for anything else.
 
-    Raises GrammarError for an object that no desired state has: one with `extra` attributes, a link that is
-    down or has a name that is not safe, a route without a gateway.
+    Raises GrammarError for an object that no desired state has, which is one that `parse` would refuse: with
+    `extra` attributes, a number out of range, a name that is not safe, a link that is down, a route without a
+    gateway.
     """
-    if obj.extra:
-        raise GrammarError(f"{obj} cannot be written: {', '.join(obj.extra)} has no place in the grammar")
-    if isinstance(obj, Link):
-        return _format_link(obj)
-    if isinstance(obj, Address):
-        return (f"addr add {obj.interface} dev {_safe(_NAME, obj.dev)} scope {obj.scope}",)
-    if isinstance(obj, Route):
-        return (_format_route(obj),)
-    return (
-        f"rule add priority {obj.priority} from {obj.src} to {obj.dst} "
-        f"table {obj.table} protocol {obj.protocol}",
-    )
+    try:
+        if obj.extra:
+            raise _Refused(f"{_shown(', '.join(obj.extra))} has no place in the grammar")
+        if isinstance(obj, Link):
+            return _format_link(obj)
+        if isinstance(obj, Address):
+            return (_format_address(obj),)
+        return (_format_route(obj) if isinstance(obj, Route) else _format_rule(obj),)
+    except _Refused as refused:
+        raise GrammarError(f"{_shown(repr(obj))} cannot be written: {refused}") from None
 
 
 def _format_link(link: Link) -> tuple[str, ...]:
     if not link.up:
-        raise GrammarError(f"link {link.name!r} cannot be written: a desired link is up")
-    name, alias = _safe(_NAME, link.name), _safe(_ALIAS, link.alias)
+        raise _Refused("a desired link is up")
+    name, alias = _name(link.name), _alias(link.alias)
+    local, remote = _endpoints(link)
     discovery = "pmtudisc" if link.pmtudisc else "nopmtudisc"
     return (
-        f"link add name {name} mtu {link.mtu} type gre local {link.local} remote {link.remote} "
-        f"ttl {link.ttl} {discovery}",
+        f"link add name {name} mtu {_within(link.mtu, _MTU)} type gre local {local} remote {remote} "
+        f"ttl {_within(link.ttl, _TTL)} {discovery}",
         f"link set dev {name} alias {alias}",
         f"link set dev {name} up",
     )
 
 
+def _format_address(address: Address) -> str:
+    _usable(address.interface.ip)
+    return f"addr add {address.interface} dev {_name(address.dev)} scope {_scope(address.scope)}"
+
+
 def _format_route(route: Route) -> str:
     if route.via is None or route.dev is None:
-        raise GrammarError(f"the route to {route.dst} cannot be written: it needs a gateway and a link")
+        raise _Refused("a route needs a gateway and a link")
     src = "" if route.src is None else f" src {_TEXTS.of(route.src)}"
-    metric = f" metric {route.metric}" if route.metric else ""
+    metric = f" metric {_within(route.metric, _METRIC)}" if route.metric else ""
     return (
-        f"route add {route.dst} via {_TEXTS.of(route.via)} dev {_safe(_NAME, route.dev)}{src} "
-        f"table {route.table} proto {route.protocol}{metric}"
+        f"route add {route.dst} via {_TEXTS.of(route.via)} dev {_name(route.dev)}{src} "
+        f"table {_within(route.table, _TABLE)} proto {_within(route.protocol, _PROTOCOL)}{metric}"
     )
 
 
 class _Texts:
-    """Texts of addresses by identity: thousands of routes share one gateway and one source."""
+    """Texts of usable addresses by identity: thousands of routes share one gateway and one source."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[IPv4Address, str]] = {}
@@ -108,7 +113,7 @@ class _Texts:
             return known[1]
         if len(self._known) > 64:
             self._known.clear()
-        text = str(address)
+        text = str(_usable(address))
         self._known[id(address)] = (address, text)
         return text
 
@@ -116,17 +121,36 @@ class _Texts:
 _TEXTS: Final = _Texts()
 
 
-def _safe(pattern: re.Pattern[str], text: str) -> str:
-    if pattern.fullmatch(text) is None:
-        raise GrammarError(f"{_shown(text)} cannot be written: it is not a safe name")
-    return text
+def _format_rule(rule: Rule) -> str:
+    return (
+        f"rule add priority {_within(rule.priority, _PRIORITY)} from {rule.src} to {rule.dst} "
+        f"table {_within(rule.table, _TABLE)} protocol {_within(rule.protocol, _PROTOCOL)}"
+    )
 
 
 # ---- values ----------------------------------------------------------------------------------------------
 
 
-class _Refused(Exception):  # noqa: N818 - never leaves this module: parse() adds file and line
-    """Why a line is outside the grammar."""
+class _Refused(Exception):
+    """Why a line or an object is outside the grammar."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """Numbers that may stand somewhere; `what` names them for people."""
+
+    what: str
+    low: int
+    high: int
+
+
+_LENGTH: Final = _Range("a prefix length", 0, 32)
+_TABLE: Final = _Range("a table", 1, MAX_U32)
+_PROTOCOL: Final = _Range("a protocol", 1, 255)
+_PRIORITY: Final = _Range("a priority", 1, MAX_U32)
+_METRIC: Final = _Range("a metric", 1, MAX_U32)
+_TTL: Final = _Range("a TTL", 1, 255)
+_MTU: Final = _Range("an MTU", MIN_MTU, MAX_MTU)
 
 
 def _shown(text: str) -> str:
@@ -141,27 +165,32 @@ def _address(text: str) -> IPv4Address:
     return IPv4Address(text)
 
 
-def _host(text: str) -> IPv4Address:
-    """Read an address that something can have: 0.0.0.0 would mean "none" to the kernel."""
-    address = _address(text)
+def _usable(address: IPv4Address) -> IPv4Address:
+    """Check an address that something has: 0.0.0.0 would mean "none" to the kernel."""
     if address == _UNSPECIFIED:
         raise _Refused("0.0.0.0 means no address here: write the address")
     return address
 
 
-def _endpoint(text: str) -> IPv4Address:
-    """Read an end of a tunnel; GRE to a group or to 0.0.0.0 is another kind of tunnel."""
-    address = _host(text)
-    if address.is_multicast or address == _BROADCAST:
-        raise _Refused(f"{address} cannot be an end of a tunnel: a unicast address is needed")
-    return address
+def _host(text: str) -> IPv4Address:
+    return _usable(_address(text))
+
+
+def _endpoints(link: Link) -> tuple[IPv4Address, IPv4Address]:
+    """Check the ends of a tunnel; GRE to a group, to 0.0.0.0 or to itself is another kind of tunnel."""
+    for end in (link.local, link.remote):
+        if _usable(end).is_multicast or end == _BROADCAST:
+            raise _Refused(f"{end} cannot be an end of a tunnel: a unicast address is needed")
+    if link.local == link.remote:
+        raise _Refused(f"both ends of the tunnel are {link.local}")
+    return link.local, link.remote
 
 
 def _split_prefix(text: str) -> tuple[IPv4Address, int]:
     address, slash, length = text.partition("/")
     if not slash:
         raise _Refused(f"{_shown(text)} has no prefix length: write it, as in 192.0.2.1/32")
-    return _address(address), _number(length, "a prefix length", 0, 32)
+    return _address(address), _number(length, _LENGTH)
 
 
 def _network(text: str) -> IPv4Network:
@@ -175,9 +204,7 @@ def _network(text: str) -> IPv4Network:
 
 def _interface(text: str) -> IPv4Interface:
     address, length = _split_prefix(text)
-    if address == _UNSPECIFIED:
-        raise _Refused("0.0.0.0 means no address here: write the address")
-    return IPv4Interface((int(address), length))
+    return IPv4Interface((int(_usable(address)), length))
 
 
 def _name(text: str) -> str:
@@ -206,32 +233,39 @@ def _discovery(text: str) -> bool:
     return _DISCOVERY[text]
 
 
-def _number(text: str, what: str, low: int, high: int) -> int:
-    if _NUMBER.fullmatch(text) is None or not low <= int(text) <= high:
-        raise _Refused(f"{what} is a number from {low} to {high}, this is {_shown(text)}")
-    return int(text)
+def _within(number: int, allowed: _Range) -> int:
+    if not allowed.low <= number <= allowed.high:
+        raise _Refused(f"{allowed.what} is a number from {allowed.low} to {allowed.high}, this is {number}")
+    return number
+
+
+def _number(text: str, allowed: _Range) -> int:
+    if _NUMBER.fullmatch(text) is None:
+        what = f"{allowed.what} is a number from {allowed.low} to {allowed.high}"
+        raise _Refused(f"{what}, this is {_shown(text)}")
+    return _within(int(text), allowed)
 
 
 class _Values:
     """Reads the values of one text; those that come again and again are read once."""
 
     def __init__(self) -> None:
+        self.address: Callable[[str], IPv4Address] = cache(_address)
         self.host: Callable[[str], IPv4Address] = cache(_host)
-        self.endpoint = _endpoint
         self.network: Callable[[str], IPv4Network] = cache(_network)
         self.interface = _interface
         self.name: Callable[[str], str] = cache(_name)
         self.alias, self.scope, self.discovery = _alias, _scope, _discovery
-        self.table = self._numbers("a table", 1, MAX_U32)
-        self.protocol = self._numbers("a protocol", 1, 255)
-        self.priority = self._numbers("a priority", 1, MAX_U32)
-        self.metric = self._numbers("a metric", 1, MAX_U32)
-        self.ttl = self._numbers("a TTL", 1, 255)
-        self.mtu = self._numbers("an MTU", MIN_MTU, MAX_MTU)
+        self.table = self._numbers(_TABLE)
+        self.protocol = self._numbers(_PROTOCOL)
+        self.priority = self._numbers(_PRIORITY)
+        self.metric = self._numbers(_METRIC)
+        self.ttl = self._numbers(_TTL)
+        self.mtu = self._numbers(_MTU)
 
     @staticmethod
-    def _numbers(what: str, low: int, high: int) -> Callable[[str], int]:
-        return cache(lambda text: _number(text, what, low, high))
+    def _numbers(allowed: _Range) -> Callable[[str], int]:
+        return cache(lambda text: _number(text, allowed))
 
 
 # ---- lines -----------------------------------------------------------------------------------------------
@@ -275,15 +309,14 @@ def _build_link(groups: tuple[str, ...], values: _Values) -> Link:
     name, mtu, local, remote, ttl, discovery = groups
     link = Link(
         name=values.name(name),
-        local=values.endpoint(local),
-        remote=values.endpoint(remote),
+        local=values.address(local),
+        remote=values.address(remote),
         ttl=values.ttl(ttl),
         mtu=values.mtu(mtu),
         alias="",
         pmtudisc=values.discovery(discovery),
     )
-    if link.local == link.remote:
-        raise _Refused(f"both ends of the tunnel are {local}")
+    _endpoints(link)
     return link
 
 
@@ -399,7 +432,7 @@ class _Parser:
         if good is not None and good.end() != len(text):
             number = text.count("\n", 0, good.end()) + 1
             raise self._error(
-                f"the character {ascii(text[good.end()])} is not allowed: only printable ASCII is", number
+                f"the character {text[good.end()]!a} is not allowed: only printable ASCII is", number
             )
         lines = text.split("\n")
         if lines.pop():

@@ -1,17 +1,31 @@
-"""The guard: withholds single steps that would draw protected traffic into a tunnel. Pure.
+"""The guard: withholds what would draw protected traffic into a tunnel, and only that. Pure.
 
-It never withholds a delete, and what is safe goes on.
+`withhold` leaves such objects out of the desired state, so that one that has become dangerous since it was made
+is removed by the plan; `check` looks at the steps of a plan once more, and never withholds a delete.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
-from dzagent.model import MAIN_TABLE, Action, KernelObject, Plan, Protected, Route, Rule, Step
-from dzagent.protect import SSH_PEER, Shield, without
+from dzagent.model import (
+    MAIN_TABLE,
+    Action,
+    Address,
+    Desired,
+    KernelObject,
+    Link,
+    Plan,
+    Protected,
+    Route,
+    Rule,
+    Step,
+    Wanted,
+)
+from dzagent.protect import SSH_LOCAL, SSH_PEER, Shield, without
 
 LEARNED: Final = "learned/"
 """How the origins of learned routes begin."""
@@ -25,24 +39,57 @@ class Held:
     reason: str
 
 
+def own_addresses(desired: Desired) -> tuple[IPv4Address, ...]:
+    """Return the DoubleZero addresses that the desired state puts on our links.
+
+    They may be captured: that is what they are for. One that is an end of a tunnel as well may not be.
+    """
+    links = [obj for obj in desired.objects if isinstance(obj, Link)]
+    ends = {end for link in links for end in (link.local, link.remote)}
+    single = (obj.interface for obj in desired.objects if isinstance(obj, Address))
+    return tuple(dict.fromkeys(i.ip for i in single if i.network.prefixlen == 32 and i.ip not in ends))
+
+
+def withhold(
+    desired: Desired,
+    protected: Protected,
+    ignore: Iterable[IPv4Address] = (),
+    installed: Collection[IPv4Network] = (),
+) -> tuple[Desired, tuple[Held, ...]]:
+    """Return the desired state without the objects that would capture a protected destination, and those.
+
+    ignore: addresses that may be captured although they are protected, such as `own_addresses`. installed:
+    prefixes that our own rules route already: an SSH session, which may come and go, does not remove them, nor
+    does it keep a missing half of them from being repaired.
+    """
+    guard = _Guard(protected, tuple(ignore), installed)
+    reasons = [(item, guard.danger(item.obj)) for item in desired.wanted]
+    held = tuple(Held(_as_step(item), reason) for item, reason in reasons if reason is not None)
+    return Desired(tuple(item for item, reason in reasons if reason is None)) if held else desired, held
+
+
 def check(
-    plan: Plan, protected: Protected, ignore: Iterable[IPv4Address] = (), *, ssh_hosts: bool = False
+    plan: Plan,
+    protected: Protected,
+    ignore: Iterable[IPv4Address] = (),
+    installed: Collection[IPv4Network] = (),
+    *,
+    ssh_hosts: bool = False,
 ) -> tuple[Plan, tuple[Held, ...]]:
     """Return the plan without the steps that would capture a protected destination, and those steps.
 
-    ignore: addresses that may be captured although they are protected. ssh_hosts: a learned /32 may be the far end
-    of an SSH session, since that is another DoubleZero user. The plan's id stays: it names the states that were
-    compared.
+    ignore, installed: as for `withhold`. ssh_hosts: a learned /32 may be the far end of an SSH session, since that
+    is another DoubleZero user. The plan's id stays: it names the states that were compared.
     """
-    ignored = tuple(ignore)
-    strict = Shield(protected, ignored)
-    relaxed = Shield(without(protected, SSH_PEER), ignored) if ssh_hosts else strict
+    guard = _Guard(protected, tuple(ignore), installed)
+    relaxed = _Guard(without(protected, SSH_PEER), tuple(ignore), installed) if ssh_hosts else guard
     held: list[Held] = []
     phases: list[tuple[Step, ...]] = []
     for phase in plan.phases:
         allowed: list[Step] = []
         for step in phase:
-            reason = _danger(step, relaxed if _learned_host(step) else strict)
+            judge = relaxed if _learned_host(step) else guard
+            reason = None if step.action is Action.DELETE else judge.danger(step.target)
             if reason is None:
                 allowed.append(step)
             else:
@@ -58,11 +105,27 @@ def _learned_host(step: Step) -> bool:
     return host and step.origin is not None and step.origin.file.startswith(LEARNED)
 
 
-def _danger(step: Step, shield: Shield) -> str | None:
-    if step.action is Action.DELETE:
-        return None
-    reasons = (shield.captured(prefix) for prefix in _prefixes(step.target))
-    return next((reason for reason in reasons if reason is not None), None)
+class _Guard:
+    """Judges objects by what must stay reachable."""
+
+    def __init__(
+        self, protected: Protected, ignored: tuple[IPv4Address, ...], installed: Collection[IPv4Network]
+    ) -> None:
+        self._strict = Shield(protected, ignored)
+        self._without_ssh = Shield(without(protected, SSH_PEER, SSH_LOCAL), ignored)
+        self._installed = installed
+
+    def danger(self, obj: KernelObject) -> str | None:
+        """Say what an object would capture, None if nothing."""
+        return next(filter(None, map(self._captured, _prefixes(obj))), None)
+
+    def _captured(self, prefix: IPv4Network) -> str | None:
+        shield = self._without_ssh if self._installed and prefix in self._installed else self._strict
+        return shield.captured(prefix)
+
+
+def _as_step(item: Wanted) -> Step:
+    return Step(Action.ADD, None, item.obj, "wanted", item.origin)
 
 
 def _prefixes(obj: KernelObject) -> tuple[IPv4Network, ...]:

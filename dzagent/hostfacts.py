@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
 from dzagent.config import Config
@@ -49,10 +49,15 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Who this host is, or why that is not known; and what must stay reachable either way."""
+    """Who this host is, or why that is not known; and either way what must stay reachable.
+
+    installed: DoubleZero prefixes that rules of ours route, or did in the last pass: whoever deletes both rules of a
+    prefix does not make it a new one.
+    """
 
     identity: Identity | Problem
     protected: Protected
+    installed: frozenset[IPv4Network] = frozenset()
 
 
 class HostProbe:
@@ -79,6 +84,8 @@ class HostProbe:
         self._observed = Observed()
         self._intended: IPv4Address | None = None
         self._default: IPv4Address | None = None
+        self._routed: frozenset[IPv4Network] = frozenset()
+        self._installed: frozenset[IPv4Network] = frozenset()
 
     def candidates(self) -> Sequence[IPv4Address]:
         """Return the client IPs that the ledger must be asked about."""
@@ -87,6 +94,8 @@ class HostProbe:
     def look(self, observed: Observed, intended: IPv4Address | None) -> bool:
         """Take in what a pass observed and the address pinned by `enable`; tell whether the candidates changed."""
         self._observed, self._intended = observed, intended
+        routed = installed_prefixes(observed, self._policy.protocol, self._policy.edge)
+        self._installed, self._routed = self._routed | routed, routed
         self._sources.refresh(observed, self._links)
         pinned = self._pinned or intended
         self._default = None if pinned else self._sources.towards(ANYWHERE)
@@ -99,7 +108,8 @@ class HostProbe:
         try:
             ssh = self._ssh_sessions(self._policy.ssh_ports) if self._policy.ssh_ports else frozenset()
         except KernelError as error:
-            return Facts(Problem("HostFactsUnreadable", str(error)), self._protected(view, frozenset()))
+            problem = Problem("HostFactsUnreadable", str(error))
+            return Facts(problem, self._protected(view, frozenset()), self._installed)
         protected = self._protected(view, ssh)
         found = choose_client_ip(
             self._pinned,
@@ -109,9 +119,10 @@ class HostProbe:
             _activated_ips(view.snapshot),
         )
         if isinstance(found, Problem):
-            return Facts(found, protected)
+            return Facts(found, protected, self._installed)
         ip, source = found
-        return Facts(Identity(ip, source, self._host(ip, protected, view.snapshot)), protected)
+        host = self._host(ip, protected, view.snapshot)
+        return Facts(Identity(ip, source, host), protected, self._installed)
 
     def _protected(self, view: LedgerView, ssh: frozenset[SshSession]) -> Protected:
         return protected_facts(self._observed, self._links, rpc=sorted(view.rpc_addresses), ssh=sorted(ssh))
@@ -123,7 +134,7 @@ class HostProbe:
             client_ip=ip,
             tunnel_sources={dst: source for dst, source in sources.items() if source is not None},
             protected=protected,
-            installed_prefixes=installed_prefixes(self._observed, self._policy.protocol, self._policy.edge),
+            installed_prefixes=self._installed,
             addresses=frozenset(host_addresses(self._observed, self._links)),
         )
 

@@ -6,6 +6,7 @@ their files, their resolver and their clock as arguments.
 
 from __future__ import annotations
 
+import re
 import socket
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from dzagent.errors import ObservationError
-from dzagent.model import Observed, Problem, Protected, unique
+from dzagent.model import Observed, Problem, Protected, Route, unique
 from dzagent.policy import Edge
 from dzagent.protect import protect
 
@@ -47,6 +48,8 @@ MARTIANS = tuple(
 _NEVER_A_CLIENT = tuple(
     IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4")
 )
+
+_NEXT_HOP = re.compile(r"nexthop via ([0-9.]+)(?: dev (\S+))? weight \d+")
 
 SshSession: TypeAlias = tuple[IPv4Address, IPv4Address]
 """(this host's end, the far end) of an established session."""
@@ -146,11 +149,20 @@ def host_addresses(observed: Observed, exclude_links: Collection[str]) -> tuple[
 
 def gateways(observed: Observed, exclude_links: Collection[str]) -> tuple[IPv4Address, ...]:
     """Return the next hops of default routes, in any table that was read, that are not on our own links."""
+    defaults = (route for route in observed.routes if route.dst.prefixlen == 0)
     return unique(
-        route.via
-        for route in observed.routes
-        if route.via is not None and route.dst.prefixlen == 0 and route.dev not in exclude_links
+        via for route in defaults for via, dev in _next_hops(route) if dev is None or dev not in exclude_links
     )
+
+
+def _next_hops(route: Route) -> Iterator[tuple[IPv4Address, str | None]]:
+    """Yield (gateway, device); a multipath route has its own only in its tokens (kernel/tokens.py)."""
+    if route.via is not None:
+        yield route.via, route.dev
+    for token in route.extra:
+        match = _NEXT_HOP.fullmatch(token)
+        if match is not None:
+            yield IPv4Address(match[1]), match[2]
 
 
 def tunnel_endpoints(observed: Observed, links: Collection[str]) -> tuple[IPv4Address, ...]:

@@ -117,8 +117,11 @@ def _unreadable(snapshot: Snapshot, client_ip: IPv4Address, name: ServiceName, *
     sure: only one that is so beyond doubt, since a readable user says otherwise.
     """
     named = _named(snapshot)
-    for account in sorted(snapshot.unreadable - named):
+    for account in sorted(snapshot.unreadable):
         data = snapshot.raw.get(account)
+        # Bytes speak for themselves: what other accounts call this one is then anybody's claim.
+        if not data and account in named:
+            continue
         # Without bytes the poller has vouched that the address is one of ours.
         if data is None or _may_be_ours(data, client_ip, name, sure=sure):
             return account

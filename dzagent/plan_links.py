@@ -127,7 +127,7 @@ def _link_conflict(item: Wanted, link: Link, observed: Observed, owner: Ownershi
         if seen.name == link.name and not owner.owns(seen) and not _adoptable(seen, link):
             return Conflict(
                 item,
-                f"link {seen.name} of kind {seen.kind or 'unknown'}, alias {seen.alias!r}",
+                f"link {seen.name} of kind {printable(seen.kind) or 'unknown'}, alias {seen.alias!r}",
                 f"Remove it with `ip link delete {seen.name}`, or choose another name in the configuration.",
             )
         if seen.name == link.name or owner.owns(seen) or seen.tunnel is None:
@@ -135,8 +135,8 @@ def _link_conflict(item: Wanted, link: Link, observed: Observed, owner: Ownershi
         if pair(seen.tunnel) == pair(link) and not _keyed(seen.tunnel):
             return Conflict(
                 item,
-                f"GRE link {seen.name} with the same endpoints, alias {seen.alias!r}",
-                f"Remove it with `ip link delete {seen.name}`: the kernel allows one such tunnel.",
+                f"GRE link {printable(seen.name)} with the same endpoints, alias {seen.alias!r}",
+                f"Remove it with `ip link delete {printable(seen.name)}`: the kernel allows one such tunnel.",
             )
     return None
 
@@ -248,5 +248,10 @@ def difference(before: KernelObject, after: KernelObject) -> str:
 
 def _show(value: object) -> str:
     if isinstance(value, tuple):
-        return "+".join(map(str, value)) or "none"
-    return "none" if value is None or value == "" else str(value)
+        return printable("+".join(map(str, value))) or "none"
+    return "none" if value is None or value == "" else printable(str(value))
+
+
+def printable(text: str) -> str:
+    """Escape what a terminal or a log would not show as text: names and aliases of others may hold anything."""
+    return text if text.isprintable() else ascii(text)[1:-1]

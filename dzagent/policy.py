@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dzagent import yamlfile
 from dzagent.errors import ConfigError
+from dzagent.files import absent
 from dzagent.yamlfile import Item, Section
 
 DEFAULT_OVERLAY_BLOCK = IPv4Network("169.254.0.0/16")
@@ -89,6 +90,7 @@ _BGP = (
 _EDGE = ("table_to", "table_from", "priority_to", "priority_from")
 
 _KERNEL_TABLES = frozenset({253, 254, 255})  # default, main, local (linux/rtnetlink.h)
+_NEVER_OVERLAY = tuple(map(IPv4Network, ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4")))
 _FOREIGN_PROTOCOLS = {
     8: "gated", 9: "ra", 10: "mrt", 11: "zebra", 12: "bird", 13: "dnrouted", 14: "xorp", 15: "ntk", 16: "dhcp",
     17: "mrouted", 18: "keepalived", 42: "babel", 84: "ovn", 187: "isis", 188: "ospf", 189: "rip", 192: "eigrp",
@@ -104,18 +106,27 @@ def load_policy(path: Path) -> Policy:
 def find_policy(name: str, search: tuple[Path, ...]) -> Path:
     """Find the file of a policy: an absolute path as it is, else NAME.yaml in the first directory that has it.
 
-    Raises ConfigError that names the policies there are.
+    A file that is there and cannot be read, or a folder of that name, is returned too: to fall back to another
+    policy in silence would be wrong, and loading it says why. Raises ConfigError that names the policies there are.
     """
     if name.startswith("/"):
         return Path(name)
     for directory in search:
-        if (directory / f"{name}.yaml").is_file():
-            return directory / f"{name}.yaml"
-    known = sorted({path.stem for directory in search for path in directory.glob("*.yaml")})
+        path = directory / f"{name}.yaml"
+        if not absent(path):
+            return path
+    known = sorted({file.stem for directory in search for file in _files(directory)})
     raise ConfigError(
         f"policy {name!r} was not found in {', '.join(map(str, search)) or 'no directory'}; "
         f"there are: {', '.join(known) or 'none'}"
     )
+
+
+def _files(directory: Path) -> list[Path]:
+    try:
+        return [path for path in directory.iterdir() if path.suffix == ".yaml"]
+    except OSError:
+        return []
 
 
 def parse_policy(item: Item | None, file: str) -> Policy:
@@ -149,6 +160,11 @@ def _overlay_block(item: Item) -> IPv4Network:
     value = yamlfile.network(item)
     if not 8 <= value.prefixlen <= 31:
         raise item.expected("an IPv4 network with a prefix length from 8 to 31")
+    wrong = next((network for network in _NEVER_OVERLAY if value.overlaps(network)), None)
+    if wrong is not None:
+        raise item.error(
+            f"{value} overlaps {wrong}, which no link can have; choose another, such as 169.254.0.0/16"
+        )
     return value
 
 

@@ -25,7 +25,7 @@ from dzagent.desired import DesiredStore
 from dzagent.doubt import spare, textless
 from dzagent.errors import DzagentError, InputError, ObservationError, StateError
 from dzagent.feed import LedgerView
-from dzagent.guard import Held, check
+from dzagent.guard import Held, check, own_addresses, withhold
 from dzagent.hostfacts import Facts, HostProbe
 from dzagent.intent import IntentReader, IntentView
 from dzagent.judge import PassReport
@@ -64,7 +64,7 @@ MAX_ROUNDS = 3
 MAX_AUDITED = 200
 """Changes of one phase that are logged one by one; a peer can announce thousands of routes at once."""
 
-MAX_EXACT = 256
+MAX_EXACT = 512
 """Keys of static routes whose holder is read in every pass; more than the ledger's groups ever are."""
 
 
@@ -121,12 +121,14 @@ class Parts:
 class _Setting:
     """What a plan is made in.
 
-    protected: destinations that must stay reachable, except `own`, our DoubleZero addresses. textless: services
-    that must not be taken down, because no text says how they should look. causes: for the audit log.
+    protected: destinations that must stay reachable, except `own`, our DoubleZero addresses. installed: prefixes
+    that our rules route already. textless: services that must not be taken down, because no text says how they
+    should look. causes: for the audit log.
     """
 
     protected: Protected
     own: tuple[IPv4Address, ...]
+    installed: frozenset[IPv4Network]
     textless: frozenset[ServiceName]
     causes: Mapping[ServiceName, str]
 
@@ -220,7 +222,8 @@ class Reconciler:
         generation, write_error = self._write(wishes, old, store_error)
         self._listen(wishes, observed)
         observed = self._observe_keys(desired, observed)
-        setting = self._setting(wishes, facts, view)
+        setting = self._setting(wishes, facts, view, desired)
+        desired, held = withhold(desired, facts.protected, setting.own, setting.installed)
         acted = self._act(desired, observed, setting, intent)
         self._remember(desired, setting, acted, intent)
         self._parts.reporter.tell(
@@ -235,7 +238,7 @@ class Reconciler:
                 before=observed,
                 after=acted.observed,
                 plan=acted.plan,
-                held=acted.held,
+                held=(*held, *acted.held),
                 outcomes=acted.outcomes,
                 bgp=None if self._parts.bgp is None else self._parts.bgp.view(),
             )
@@ -405,14 +408,16 @@ class Reconciler:
         self._interest = replace(self._interest, exact=keys)
         return self._parts.kernel.observe(self._interest)
 
-    def _setting(self, wishes: Wishes, facts: Facts, view: LedgerView) -> _Setting:
+    def _setting(self, wishes: Wishes, facts: Facts, view: LedgerView, desired: Desired) -> _Setting:
         """Collect what limits the plan of this pass, and what its changes are due to."""
-        ends = {
-            end for service in wishes.granted.values() for end in (service.tunnel_src, service.tunnel_dst)
-        }
-        own = {service.dz_ip for service in wishes.granted.values() if service.dz_ip is not None}
         slot = view.snapshot.slot if view.snapshot is not None else 0
-        return _Setting(facts.protected, tuple(own - ends), textless(wishes), causes(wishes, slot))
+        return _Setting(
+            protected=facts.protected,
+            own=own_addresses(desired),
+            installed=facts.installed,
+            textless=textless(wishes),
+            causes=causes(wishes, slot),
+        )
 
     def _act(self, desired: Desired, observed: Observed, setting: _Setting, intent: IntentView) -> _Acted:
         outcomes: tuple[Outcome, ...] = ()
@@ -446,7 +451,7 @@ class Reconciler:
 
     def _check(self, plan: Plan, setting: _Setting) -> tuple[Plan, tuple[Held, ...]]:
         warn = self._parts.policy.bgp.ssh_peer == "warn"
-        return check(plan, setting.protected, setting.own, ssh_hosts=warn)
+        return check(plan, setting.protected, setting.own, setting.installed, ssh_hosts=warn)
 
     def _may_act(self, plan: Plan, intent: IntentView) -> bool:
         """Automatic mode acts, unless nobody knows what is wanted; manual mode acts on the plan asked for."""

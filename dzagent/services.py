@@ -167,7 +167,7 @@ def _ends(found: Found, context: _Context) -> tuple[IPv4Address, IPv4Address] | 
         )
     address, field_name = _endpoint(found.user, device)
     ours = host.addresses | {host.client_ip}
-    dst = check_endpoint(address, field_name, ours, context.policy)
+    dst = check_endpoint(address, field_name, ours, context.policy, host.protected.networks)
     if isinstance(dst, Refusal):
         return dst
     if found.kind in _SOURCE_IS_CLIENT_IP:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Literal
 
@@ -11,17 +12,27 @@ from dzagent.errors import ConfigError
 Kind = Literal["templates", "policies"]
 
 
-def share_dirs() -> tuple[Path, ...]:
+PREFIXES = (sys.prefix, sysconfig.get_path("data"), "/usr")
+"""Where the data files of an installation go, with share/dzagent behind it."""
+
+
+def share_dirs(prefixes: tuple[str, ...] = PREFIXES) -> tuple[Path, ...]:
     """Directories that may hold `templates/` and `policies/`, best first.
 
-    A virtual environment or wheel puts them under sys.prefix, the Debian package under /usr/share, and a source
-    checkout has them beside the package. The checkout comes first so that it never reads an older installation.
+    A virtual environment or wheel puts them under sys.prefix (Debian's own pip: under /usr/local), the Debian
+    package under /usr/share, and a source checkout has them beside the package. The checkout comes first so that
+    it never reads an older installation.
     """
     source = Path(__file__).resolve().parent.parent
-    dirs = [Path(sys.prefix) / "share" / "dzagent", Path("/usr/share/dzagent")]
+    dirs = [Path(prefix) / "share" / "dzagent" for prefix in dict.fromkeys(prefixes)]
     if (source / "setup.cfg").is_file():
         dirs.insert(0, source)
     return tuple(dirs)
+
+
+def places(kind: Kind) -> tuple[Path, ...]:
+    """Return the directories of `kind` that may be there, best first."""
+    return tuple(directory / kind for directory in share_dirs())
 
 
 def find(kind: Kind, configured: Path | None = None, dirs: tuple[Path, ...] | None = None) -> Path:

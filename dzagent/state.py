@@ -7,6 +7,7 @@ doublezerod's state.json (manager/state.go): the key `reconciler_enabled`, and `
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import socket
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
 from typing import Any
 
+from dzagent.config import refuse_client_ip
 from dzagent.errors import StateError
 from dzagent.files import locked, read_json, write_json
 
@@ -42,9 +44,15 @@ def _client_ip(path: Path, text: Any) -> IPv4Address | None:
     if text is None or text == "":
         return None
     try:
-        return IPv4Address(text if isinstance(text, str) else "")
+        address = IPv4Address(text if isinstance(text, str) else "")
     except AddressValueError as error:
-        raise StateError(f'{path}: "client_ip" is {text!r}, expected an IPv4 address') from error
+        raise StateError(f'{path}: "client_ip" is {text!r:.80}, expected an IPv4 address') from error
+    reason = refuse_client_ip(
+        address, "custom"
+    )  # which addresses a network accepts was asked when it was pinned
+    if reason is not None:
+        raise StateError(f'{path}: "client_ip": {reason}')
+    return address
 
 
 def write_intent(path: Path, intent: Intent) -> None:
@@ -64,8 +72,17 @@ def _set_aside_if_corrupt(path: Path) -> None:
     try:
         read_intent(path)
     except StateError:
-        with contextlib.suppress(OSError):  # unreadable as well as corrupt: the rename below reports it
-            path.replace(path.with_name(path.name + ".corrupt"))
+        with contextlib.suppress(OSError):  # unreadable as well as corrupt: the write that follows reports it
+            _keep_copy(path, path.with_name(path.name + ".corrupt"))
+
+
+def _keep_copy(path: Path, copy: Path) -> None:
+    """Link rather than rename: at no moment, and not if the next write fails, does it look as if nobody had spoken."""
+    copy.unlink(missing_ok=True)
+    try:
+        os.link(path, copy, follow_symlinks=False)
+    except OSError:  # a folder in the place of the file, or a file system without links
+        path.replace(copy)
 
 
 def request_apply(path: Path, plan_id: str) -> None:

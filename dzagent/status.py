@@ -9,10 +9,23 @@ from typing import Any
 
 from dzagent.conditions import Condition
 from dzagent.guard import Held
-from dzagent.kernel.commands import batch_lines
+from dzagent.kernel.commands import preview
 from dzagent.ledger.accounts import NO_KEY, User
 from dzagent.ledger.snapshot import Snapshot
-from dzagent.model import Conflict, KernelObject, Link, Plan, Problem, Service, ServiceName, Step
+from dzagent.model import (
+    Address,
+    Conflict,
+    KernelObject,
+    Link,
+    Plan,
+    Problem,
+    Route,
+    Rule,
+    Service,
+    ServiceName,
+    Step,
+)
+from dzagent.plan_links import printable
 
 PENDING = "Pending BGP Session"
 """The session text of doublezerod for a session that is not established (bgp/plugin.go)."""
@@ -178,7 +191,10 @@ def conflict_json(conflict: Conflict) -> dict[str, Any]:
 
 
 def plan_json(plan: Plan, held: Sequence[Held], mode: str, made_at: float) -> dict[str, Any]:
-    """Return the plan document: steps with their reasons, and the commands exactly as they would run."""
+    """Return the plan document: steps with their reasons, and the commands exactly as they would run.
+
+    A step that has no safe command is shown with a comment in its place: the document is told in any case.
+    """
     return {
         "id": plan.id,
         "mode": mode,
@@ -186,7 +202,7 @@ def plan_json(plan: Plan, held: Sequence[Held], mode: str, made_at: float) -> di
         "steps": [_step_json(n, step) for n, phase in enumerate(plan.phases) for step in phase],
         "conflicts": [conflict_json(conflict) for conflict in plan.conflicts],
         "held": [{**_step_json(0, item.step), "why": item.reason} for item in held],
-        "commands": [line for step in plan.steps for line in batch_lines(step)],
+        "commands": [line for step in plan.steps for line in preview(step)],
     }
 
 
@@ -204,12 +220,18 @@ def _step_json(phase: int, step: Step) -> dict[str, Any]:
 
 def describe(obj: KernelObject) -> str:
     """One line that names an object to a person."""
-    if isinstance(obj, Link):
-        extra = "".join(f" {token}" for token in obj.extra)
-        return (
-            f"link {obj.name} gre local {obj.local} remote {obj.remote} ttl {obj.ttl} mtu {obj.mtu}"
-            f" alias {obj.alias or '-'} {'up' if obj.up else 'down'}{extra}"
-        )
+    return printable(_describe_link(obj) if isinstance(obj, Link) else _describe_other(obj))
+
+
+def _describe_link(link: Link) -> str:
+    extra = "".join(f" {token}" for token in link.extra)
+    return (
+        f"link {link.name} gre local {link.local} remote {link.remote} ttl {link.ttl} mtu {link.mtu}"
+        f" alias {link.alias or '-'} {'up' if link.up else 'down'}{extra}"
+    )
+
+
+def _describe_other(obj: Address | Route | Rule) -> str:
     parts = [f"{type(obj).__name__.lower()}"]
     for name in obj.__dataclass_fields__:
         value = getattr(obj, name)

@@ -88,10 +88,17 @@ def check_overlay(
 
 
 def check_endpoint(
-    address: IPv4Address, field: str, ours: Collection[IPv4Address], policy: Policy
+    address: IPv4Address,
+    field: str,
+    ours: Collection[IPv4Address],
+    policy: Policy,
+    connected: Iterable[IPv4Network] = (),
 ) -> IPv4Address | Refusal:
-    """Return the far end of the tunnel: a unicast address that is not this host's."""
-    wrong = martian(IPv4Network(address), policy.overlay_block)
+    """Return the far end of the tunnel: a unicast address that is not this host's.
+
+    connected: networks of this host's links; their first and last addresses mean all hosts there.
+    """
+    wrong = martian(IPv4Network(address), policy.overlay_block) or _broadcast(address, connected)
     if wrong:
         return Refusal("InvalidEndpoint", f"{field} {address}: a unicast address is needed, this is {wrong}")
     if address in ours:
@@ -99,6 +106,14 @@ def check_endpoint(
             "InvalidEndpoint", f"{field} {address}: the device's address is needed, this is our own"
         )
     return address
+
+
+def _broadcast(address: IPv4Address, connected: Iterable[IPv4Network]) -> str | None:
+    """Name the connected network of which this is a broadcast address; a /31 has none (RFC 3021)."""
+    for network in connected:
+        if network.prefixlen <= 30 and address in {network.network_address, network.broadcast_address}:
+            return f"a broadcast address of {network}, which this host is connected to"
+    return None
 
 
 def check_dz_ip(

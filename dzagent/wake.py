@@ -10,6 +10,9 @@ from pathlib import Path
 
 from dzagent.errors import StateError
 
+MAX_REASONS = 64
+"""Different reasons remembered between two passes; more would tell nobody anything."""
+
 
 class Wake:
     """Reasons to run a pass, from any thread. Reasons that arrive during a pass cause another one."""
@@ -21,7 +24,8 @@ class Wake:
     def set(self, reason: str) -> None:
         """Add a reason; the waiting loop returns at once."""
         with self._condition:
-            self._reasons.add(reason)
+            if len(self._reasons) < MAX_REASONS:
+                self._reasons.add(reason)
             self._condition.notify_all()
 
     def wait(self, timeout: float) -> frozenset[str]:
@@ -47,6 +51,7 @@ class WakeSocket:
         except OSError as error:
             self._socket.close()
             raise StateError(f"{path} cannot be made ({error.strerror})") from error
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="wake", daemon=True)
 
     def start(self) -> None:
@@ -59,15 +64,19 @@ class WakeSocket:
                 data = self._socket.recv(64)
             except OSError:  # closed by stop()
                 return
-            if data == b"":
+            if (
+                self._stopping.is_set()
+            ):  # an empty datagram looks the same as the end, and anybody may send one
                 return
-            self._wake.set(data.decode("ascii", "replace"))
+            self._wake.set(data.decode("ascii", "replace") or "wake")
 
     def stop(self) -> None:
         """Stop listening and remove the socket."""
+        self._stopping.set()
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RD)
-        self._thread.join(timeout=1)
+        if self._thread.is_alive():
+            self._thread.join(timeout=1)
         self._socket.close()
         with contextlib.suppress(OSError):
             os.unlink(self._path)  # noqa: PTH108 -- symmetric with bind by path string

@@ -7,9 +7,7 @@ structure. Whatever is wrong raises ConfigError with file, line and what was exp
 from __future__ import annotations
 
 import difflib
-import os
 import re
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
@@ -19,6 +17,7 @@ from typing import TypeVar
 import yaml
 
 from dzagent.errors import ConfigError
+from dzagent.files import read_bytes
 
 T = TypeVar("T")
 
@@ -28,7 +27,8 @@ MAX_DEPTH = 8
 """Deepest nesting of lists and mappings; our files need three."""
 
 _WHOLE = re.compile(r"[0-9]{1,18}", re.ASCII)
-_NUMBER = re.compile(r"[0-9]{1,18}(\.[0-9]{1,9})?", re.ASCII)
+_NUMBER = re.compile(r"(0|[1-9][0-9]{0,17})(\.[0-9]{1,9})?", re.ASCII)
+"""Without leading zeros: YAML takes 010 for eight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,17 +208,18 @@ def network(item: Item) -> IPv4Network:
     what = "an IPv4 network such as 169.254.0.0/16, without host bits"
     value = item.plain(what)
     try:
-        if "/" in value:
-            return IPv4Network(value)
+        found = IPv4Network(value)
     except (AddressValueError, NetmaskValueError, ValueError) as error:
         raise item.expected(what) from error
-    raise item.expected(what)
+    if str(found) != value:  # a missing length, a netmask, or a wildcard mask that reads like one
+        raise item.expected(what)
+    return found
 
 
 def absolute_path(item: Item) -> Path:
-    """Read an absolute path without `..`."""
+    """Read an absolute path without `..`; `//` at the start would be another root to Python."""
     value = Path(text(item))
-    if not value.is_absolute() or ".." in value.parts:
+    if not value.is_absolute() or ".." in value.parts or str(value).startswith("//"):
         raise item.expected("an absolute path without '..'")
     return value
 
@@ -258,13 +259,9 @@ def optional(convert: Callable[[Item], T]) -> Callable[[Item], T | None]:
 
 
 def _read(path: Path) -> bytes:
-    """Read the bytes of a regular file, at most one more than allowed; never waits on a pipe or a device."""
+    """Read the bytes of a regular file, at most one more than allowed."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as stream:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ConfigError("this is not a regular file", file=str(path))
-            return stream.read(MAX_BYTES + 1)
+        return read_bytes(path, MAX_BYTES)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"cannot be read: {reason}", file=str(path)) from error
@@ -314,7 +311,7 @@ def _found(node: yaml.Node) -> str:
 
 
 def _is_quoted(node: yaml.Node) -> bool:
-    return getattr(node, "style", None) in {"'", '"'}
+    return getattr(node, "style", None) in {"'", '"', "|", ">"}
 
 
 def _short(value: str) -> str:

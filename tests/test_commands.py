@@ -83,6 +83,14 @@ def test_a_route_of_ours_is_changed_by_replace() -> None:
     assert line.startswith("route replace 0.0.0.0/0 via 169.254.0.0 ")
 
 
+def test_a_route_of_ours_of_another_type_is_changed_by_delete_and_add() -> None:
+    before = Route(ANY, None, "doublezero0", 101, 210, metric=5, extra=("type multicast",))
+    assert change(before, ROUTE) == (
+        "route del multicast 0.0.0.0/0 table 101 proto 210 metric 5",
+        *add(ROUTE),
+    )
+
+
 @pytest.mark.parametrize(
     ("route", "line"),
     [
@@ -126,6 +134,10 @@ def test_routes_are_deleted_by_full_identity_with_protocol(route: Route, line: s
             replace(RULE, table=0, extra=("type blackhole",)),
             "rule del priority 100 from 0.0.0.0/0 to 203.0.113.0/24 protocol 210 type blackhole",
         ),
+        (
+            replace(RULE, src=IPv4Network("10.0.0.0/8"), extra=("from 10.1.2.3/8", "to 203.0.113.9/24")),
+            "rule del priority 100 from 10.1.2.3/8 to 203.0.113.9/24 table 100 protocol 210",
+        ),
     ],
 )
 def test_rules_are_deleted_by_full_identity_with_protocol(rule: Rule, line: str) -> None:
@@ -136,6 +148,12 @@ def test_rules_are_deleted_by_full_identity_with_protocol(rule: Rule, line: str)
 def test_a_name_that_a_batch_would_read_otherwise_is_refused(name: str) -> None:
     with pytest.raises(KernelError, match="No safe command"):
         delete(replace(RULE, extra=(f"iif {name}",)))
+
+
+@pytest.mark.parametrize("obj", [replace(LINK, ttl=0), replace(ROUTE, via=None), replace(RULE, priority=0)])
+def test_an_object_outside_the_grammar_has_no_command(obj: KernelObject) -> None:
+    with pytest.raises(KernelError, match="No safe command"):
+        add(obj)
 
 
 def test_a_preview_never_raises() -> None:

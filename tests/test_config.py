@@ -139,6 +139,7 @@ def test_only_localnet_has_an_endpoint_of_its_own() -> None:
         ("intervals: {poll: .inf}", 1, "number of seconds"),
         ("intervals: {poll: -1}", 1, "number of seconds"),
         ("intervals: {poll: 1e3}", 1, "number of seconds"),
+        ("intervals: {poll: 010}", 1, "number of seconds"),
         ("intervals: {poll: 1:30}", 1, "number of seconds"),
         ("intervals: {poll: '5'}", 1, "number of seconds"),
         ("intervals: {observe: 9999999999999999999999}", 1, "number of seconds"),
@@ -168,6 +169,8 @@ def test_only_localnet_has_an_endpoint_of_its_own() -> None:
         ("templates: t", 1, "absolute path"),
         ("directories: {state: /a, run: /a}", 1, "two directories"),
         ("directories: {state: /}", 1, "two directories"),
+        ("directories: {state: //}", 1, "absolute path"),
+        ("directories: {run: //run/dzagent}", 1, "absolute path"),
         ("directories: {run: /" + "a" * 90 + "}", 1, "at most 90 bytes"),
         ("log_level: 5", 1, "one of debug"),
         ("? [a]\n: b", 1, "expected a key, found a list"),
@@ -212,6 +215,15 @@ def test_a_named_file_must_exist(tmp_path: Path) -> None:
 
 def test_a_missing_file_that_need_not_exist_gives_the_defaults(tmp_path: Path) -> None:
     assert load_config(tmp_path / "none.yaml", required=False) == Config()
+
+
+def test_a_file_that_is_there_and_cannot_be_read_never_gives_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "dangling.yaml").symlink_to("gone.yaml")
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    (tmp_path / "folder.yaml").mkdir()
+    for name in ("dangling.yaml", "loop.yaml", "folder.yaml"):
+        with pytest.raises(ConfigError, match="cannot be read"):
+            load_config(tmp_path / name, required=False)
 
 
 def test_a_directory_or_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:

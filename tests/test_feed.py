@@ -11,18 +11,15 @@ import pytest
 
 from dzagent.errors import Unreachable, Unusable
 from dzagent.feed import FetchStats, LedgerFeed, Timing, rpc_hosts
+from dzagent.ledger.accounts import GlobalConfig
 from dzagent.ledger.snapshot import Snapshot
 
 IP = IPv4Address("198.51.100.7")
 
 
-class FakeSnapshot:
-    """Only what the feed reads of a snapshot."""
-
-    def __init__(self, slot: int, *, complete: bool = True) -> None:
-        self.slot = slot
-        self.genesis_hash = "g"
-        self.complete = complete
+def picture(slot: int, *, complete: bool = True) -> Snapshot:
+    """Make a snapshot that says nothing."""
+    return Snapshot(slot, "g", GlobalConfig(), complete=complete)
 
 
 class ScriptedPoller:
@@ -59,14 +56,16 @@ def make(poller: ScriptedPoller, news: Callable[[], None] = lambda: None) -> tup
 
 
 def test_a_failure_keeps_the_last_sound_snapshot_and_its_age() -> None:
-    good = FakeSnapshot(7)
-    feed, reports = make(ScriptedPoller(good, Unreachable("rpc.example: refused"), Unusable("no GlobalConfig")))
+    good = picture(7)
+    feed, reports = make(
+        ScriptedPoller(good, Unreachable("rpc.example: refused"), Unusable("no GlobalConfig"))
+    )
     feed.poll_once()
     first = feed.view()
     feed.poll_once()
     feed.poll_once()
     view = feed.view()
-    assert (first.snapshot, first.searched, first.error) == (good, {IP}, None)
+    assert (first.snapshot, first.searched, first.error) == (good, frozenset({IP}), None)
     assert view.snapshot is good
     assert view.fetched_at == first.fetched_at < view.attempted_at
     assert (view.error, view.error_code) == ("no GlobalConfig", "Unusable")
@@ -77,7 +76,7 @@ def test_a_failure_keeps_the_last_sound_snapshot_and_its_age() -> None:
 
 
 def test_a_defect_in_a_poll_does_not_end_the_thread() -> None:
-    feed, _ = make(ScriptedPoller(RuntimeError("boom"), FakeSnapshot(1)))
+    feed, _ = make(ScriptedPoller(RuntimeError("boom"), picture(1)))
     feed.poll_once()
     assert feed.view().error_code == "InternalError"
     feed.poll_once()
@@ -85,7 +84,7 @@ def test_a_defect_in_a_poll_does_not_end_the_thread() -> None:
 
 
 def test_a_disabled_agent_asks_nothing_and_an_enabled_one_at_once() -> None:
-    poller = ScriptedPoller(FakeSnapshot(1))
+    poller = ScriptedPoller(picture(1))
     news = threading.Event()
     feed, _ = make(poller, news.set)
     feed.start()
@@ -100,7 +99,7 @@ def test_a_disabled_agent_asks_nothing_and_an_enabled_one_at_once() -> None:
 
 
 def test_an_answer_from_before_it_was_enabled_again_proves_nothing() -> None:
-    feed, _ = make(ScriptedPoller(FakeSnapshot(1), FakeSnapshot(2)))
+    feed, _ = make(ScriptedPoller(picture(1), picture(2)))
     feed.enable(True)
     feed.poll_once()
     assert feed.view().snapshot is not None
@@ -112,7 +111,7 @@ def test_an_answer_from_before_it_was_enabled_again_proves_nothing() -> None:
 
 
 def test_a_poke_polls_before_the_interval_is_over() -> None:
-    poller = ScriptedPoller(FakeSnapshot(1), FakeSnapshot(2))
+    poller = ScriptedPoller(picture(1), picture(2))
     news = threading.Semaphore(0)
     feed, _ = make(poller, news.release)
     feed.start()
@@ -129,11 +128,11 @@ def test_a_poke_polls_before_the_interval_is_over() -> None:
 
 
 def test_unproven_absence_is_asked_again_soon() -> None:
-    feed, _ = make(ScriptedPoller(FakeSnapshot(1, complete=False)))
+    feed, _ = make(ScriptedPoller(picture(1, complete=False)))
     assert feed._delay() == 0
     feed.poll_once()
     assert feed._delay() == 2
-    feed, _ = make(ScriptedPoller(FakeSnapshot(1)))
+    feed, _ = make(ScriptedPoller(picture(1)))
     feed.poll_once()
     assert feed._delay() == 3600
 

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import pytest
 
-from dzagent.guard import check
-from dzagent.model import Action, KernelObject, Plan, Protected, Route, Rule, Step
+from dzagent.guard import check, own_addresses, withhold
+from dzagent.model import (
+    Action,
+    Address,
+    Desired,
+    KernelObject,
+    Link,
+    Origin,
+    Plan,
+    Protected,
+    Route,
+    Rule,
+    Step,
+    Wanted,
+)
+from dzagent.protect import SSH_LOCAL, SSH_PEER
 
 ANY = IPv4Network("0.0.0.0/0")
 RPC = IPv4Address("192.0.2.50")
@@ -64,3 +78,53 @@ def test_deletes_are_never_withheld() -> None:
 
 def test_addresses_that_may_be_captured_are_passed_on() -> None:
     assert check(plan(rule(ANY, NEAR)), PROTECTED, [RPC])[1] == ()
+
+
+# ---- sessions that come and go ---------------------------------------------------------------------------------
+
+ADMIN, OWN = IPv4Address("203.0.113.77"), IPv4Address("203.0.113.9")
+SESSIONS = Protected({RPC: "the RPC endpoint", ADMIN: SSH_PEER, OWN: SSH_LOCAL})
+
+
+def test_an_ssh_session_withholds_what_is_new_and_not_the_repair_of_what_was_there() -> None:
+    half = plan(rule(ANY, FAR))
+    allowed, held = check(half, SESSIONS)
+    assert (allowed.phases, len(held)) == ((), 1)
+    assert check(half, SESSIONS, installed=[FAR]) == (half, ())
+
+
+def test_anything_else_withholds_what_was_there_as_well() -> None:
+    allowed, held = check(plan(rule(ANY, NEAR)), SESSIONS, installed=[NEAR])
+    assert (allowed.phases, len(held)) == ((), 1)
+
+
+# ---- the desired state -----------------------------------------------------------------------------------------
+
+
+def desired(*objects: KernelObject) -> Desired:
+    return Desired(tuple(Wanted(obj, Origin("unicast", "rule.ip", n)) for n, obj in enumerate(objects, 1)))
+
+
+def test_what_would_capture_is_not_desired_and_the_rest_is() -> None:
+    left, held = withhold(desired(rule(ANY, FAR), rule(NEAR, ANY), route(ANY, 101)), PROTECTED)
+    assert left.objects == (rule(ANY, FAR), route(ANY, 101))
+    assert [(item.step.target, str(item.step.origin)) for item in held] == [(rule(NEAR, ANY), "rule.ip:2")]
+    assert "RPC" in held[0].reason
+
+
+def test_a_safe_state_is_left_as_it_is() -> None:
+    whole = desired(rule(ANY, FAR), rule(FAR, ANY))
+    assert withhold(whole, PROTECTED) == (whole, ())
+    assert withhold(whole, SESSIONS, installed=[FAR]) == (whole, ())
+    assert withhold(whole, SESSIONS, [ADMIN, OWN]) == (whole, ())
+    assert withhold(whole, SESSIONS, [OWN])[0] == Desired()
+
+
+def test_own_addresses_are_those_on_our_links_that_no_tunnel_ends_at() -> None:
+    client, far = IPv4Address("198.51.100.7"), IPv4Address("192.0.2.1")
+    link = Link("doublezero0", client, far, 64, 1476, "dzagent:unicast")
+    overlay = Address("doublezero0", IPv4Interface("169.254.0.1/31"), "link")
+    single = Address("doublezero0", IPv4Interface(f"{OWN}/32"), "global")
+    assert own_addresses(desired(link, overlay, single, rule(ANY, FAR))) == (OWN,)
+    both = Address("doublezero0", IPv4Interface(f"{client}/32"), "global")
+    assert own_addresses(desired(link, overlay, both)) == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
@@ -163,6 +164,18 @@ def test_facts_leave_out_what_is_on_our_own_links() -> None:
     assert underlay(HOST, OURS) == (IPv4Interface(f"{PRIVATE}/24"), IPv4Interface(f"{PUBLIC}/32"))
     assert gateways(HOST, OURS) == (GW, GW2)
     assert tunnel_endpoints(HOST, OURS) == (PRIVATE, FAR)
+
+
+def test_a_multipath_default_route_has_several_gateways() -> None:
+    hops = (
+        "nexthop via 10.0.0.1 dev eth0 weight 1",
+        "nexthop via 10.2.0.1 dev eth1 weight 3",
+        "nexthop via 169.254.0.0 dev doublezero0 weight 1",
+        "nexthop dev ppp0 weight 1",
+    )
+    route = Route(IPv4Network("0.0.0.0/0"), None, None, 254, 3, extra=hops)
+    beside = replace(route, dst=IPv4Network("10.9.0.0/16"), extra=("nexthop via 10.9.9.9 dev eth0 weight 1",))
+    assert gateways(Observed(routes=(route, beside)), OURS) == (GW, GW2)
 
 
 def test_installed_prefixes_are_those_of_our_rules_in_either_direction() -> None:

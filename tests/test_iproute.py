@@ -10,7 +10,7 @@ import pytest
 
 from dzagent.errors import KernelError, ObservationError
 from dzagent.kernel.failures import classify
-from dzagent.kernel.iproute import IpRoute, failures
+from dzagent.kernel.iproute import MAX_SPLITS, IpRoute, failures
 from dzagent.kernel.run import Completed
 from dzagent.model import Action, Address, Interest, Link, Result, Route, Rule, Step
 
@@ -82,14 +82,68 @@ def test_a_step_of_several_lines_fails_if_one_does() -> None:
     assert (outcome.result, outcome.message) == (Result.PERMANENT, "Error: mtu greater than device maximum.")
 
 
-def test_a_process_that_dies_without_a_word_did_nothing() -> None:
+def test_a_process_that_was_killed_did_nothing_and_may_be_tried_again() -> None:
     runner = FakeRunner(fails("", -9))
     outcomes = IpRoute(runner).apply([step(Action.ADD, ADDRESS), step(Action.DELETE, RULE)])
+    assert {outcome.result for outcome in outcomes} == {Result.TRANSIENT}
+    assert len(runner.inputs) == 1
+
+
+@dataclass
+class Picky:
+    """An `ip` that gives up at the first line that holds `word`, as the real one does for odd arguments."""
+
+    word: str
+    message: str = 'Error: argument "zz" is wrong: fwmark value is invalid'
+    ran: list[str] = field(default_factory=list)
+    runs: int = 0
+
+    def __call__(self, program: str, args: Sequence[str], stdin: str = "") -> Completed:
+        assert (program, args) == ("ip", ("-force", "-batch", "-"))
+        self.runs += 1
+        said: list[str] = []
+        for number, line in enumerate(stdin.splitlines(), 1):
+            if self.word in line:
+                return Completed(255, b"", "".join([*said, self.message, "\n"]).encode())
+            if line in self.ran:
+                said.append(f"RTNETLINK answers: File exists\nCommand failed -:{number}\n")
+            self.ran.append(line)
+        return Completed(1 if said else 0, b"", "".join(said).encode())
+
+
+@pytest.mark.parametrize("at", [0, 1, 4, 8])
+def test_a_line_that_ends_the_process_keeps_no_other_from_running(at: int) -> None:
+    rules = [replace(RULE, priority=n) for n in range(100, 108)]
+    steps = [step(Action.ADD, rule) for rule in rules]
+    odd = step(Action.DELETE, replace(RULE, extra=("fwmark zz",)))
+    steps.insert(at, odd)
+    runner = Picky("fwmark zz")
+    outcomes = IpRoute(runner).apply(steps)
+    assert [outcome.step for outcome in outcomes] == steps
+    assert {o.result for o in outcomes if o.step != odd} <= {Result.DONE, Result.RACED}
+    assert (outcomes[at].result, outcomes[at].message) == (Result.PERMANENT, runner.message)
+    assert {f"priority {n}" for n in range(100, 108)} <= {" ".join(line.split()[2:4]) for line in runner.ran}
+
+
+def test_a_tool_that_cannot_work_at_all_is_not_tried_over_and_over() -> None:
+    picky = Picky("rule", "Cannot open netlink socket: Too many open files")
+    outcomes = IpRoute(picky).apply([step(Action.ADD, replace(RULE, priority=n)) for n in range(1, 90)])
+    assert (picky.runs, {outcome.result for outcome in outcomes}) == (1, {Result.TRANSIENT})
+    hopeless = Picky("rule")
+    outcomes = IpRoute(hopeless).apply([step(Action.ADD, replace(RULE, priority=n)) for n in range(1, 900)])
     assert {outcome.result for outcome in outcomes} == {Result.PERMANENT}
+    assert hopeless.runs <= 2 * MAX_SPLITS + 1
 
 
 def test_a_message_over_several_lines_belongs_to_the_next_number() -> None:
     assert failures(fails("one\ntwo\nCommand failed -:2\n"), 3) == {2: "one two"}
+
+
+def test_a_message_without_a_number_ended_the_process_at_some_later_line() -> None:
+    ended = fails('one\nCommand failed -:2\nError: argument "x" is wrong.\n', 255)
+    message = 'Error: argument "x" is wrong.'
+    assert failures(ended, 4) == {2: "one", 3: message, 4: message}
+    assert failures(fails("Warning: route NAT is deprecated\n", 0), 1) == {}
 
 
 def test_an_object_that_cannot_be_written_safely_stops_no_other() -> None:

@@ -70,6 +70,12 @@ def test_an_apostrophe_escaped_as_json_forbids_is_read() -> None:
     assert decode(answer(link=link), PLAIN).links[0].alias == "a'b\\\\'c"
 
 
+def test_foreign_names_and_aliases_of_any_bytes_do_not_blind_us() -> None:
+    odd = decode(HOST.replace(b"ve1", b"v\xff1").replace(b"John", b"J\xf6hn"), INTEREST)
+    assert {link.name for link in odd.links} == {"lo", "veth0", "tveth", "tbridge", "v\ufffd1", "ve0", "vx0"}
+    assert len(odd.routes) == len(host().routes)
+
+
 def test_addresses_carry_peer_and_label_but_not_secondary() -> None:
     addresses = host().addresses
     assert Address("vx0", IPv4Interface("169.254.0.1/31"), "link") in addresses
@@ -126,6 +132,14 @@ def test_rules_keep_every_selector_and_action() -> None:
     assert rules[0].protocol == 2
 
 
+def test_a_rule_with_host_bits_is_read_and_keeps_its_identity() -> None:
+    record = {"priority": 50, "src": "10.1.2.3", "srclen": 8, "table": "7", "protocol": "0"}
+    (rule,) = one(rule={**record, "dst": "10.9.0.0", "dstlen": 16}).rules
+    assert rule == Rule(50, IPv4Network("10.0.0.0/8"), IPv4Network("10.9.0.0/16"), 7, 0, ("from 10.1.2.3/8",))
+    (other,) = one(rule={**record, "dst": "10.9.9.9", "dstlen": 16, "src": "10.0.0.0"}).rules
+    assert other.extra == ("to 10.9.9.9/16",)
+
+
 def test_gre_links_are_tunnels() -> None:
     links = {link.name: link for link in decode(answer(link=GRE), PLAIN).links}
     local = IPv4Address("198.51.100.7")
@@ -163,7 +177,6 @@ def test_carrier_and_offload_flags_are_not_drift() -> None:
         HOST[: len(HOST) // 2],
         b"\n".join(HOST.splitlines()[:-1]),
         HOST + b"[]\n",
-        HOST.replace(b"vx0", b"vx\xff"),
         HOST.replace(b'"priority":100', b'"priority":"x"'),
         HOST.replace(b'"dst":"192.0.3.0/24"', b'"dst":"192.0.3.0/99"'),
         HOST.replace(b'"ifindex":1,', b""),

@@ -188,6 +188,18 @@ def test_a_foreign_tunnel_with_our_endpoints_is_a_conflict() -> None:
     assert "gre7" in result.conflicts[0].owner
 
 
+def test_names_and_aliases_of_others_cannot_forge_a_line() -> None:
+    evil = "x\n\x1b[2J"
+    conflicts = [
+        *plan(ALL, replace(LINK, name=evil, alias="")).conflicts,
+        *plan(ALL, seen(replace(LINK, alias=evil), evil)).conflicts,
+    ]
+    (step,) = plan(want(LINK), replace(LINK, alias=evil)).steps
+    said = [text for conflict in conflicts for text in (conflict.owner, conflict.advice)] + [step.reason]
+    assert len(said) == 5
+    assert all(text.isprintable() for text in said)
+
+
 def test_a_foreign_tunnel_with_a_key_is_not_in_the_way() -> None:
     assert plan(want(LINK), replace(LINK, name="gre7", alias="", extra=("ikey 0.0.0.1",))).conflicts == ()
 

@@ -407,7 +407,7 @@ def test_a_prefix_that_becomes_an_ssh_peer_s_stays_and_a_new_one_is_refused(worl
     assert world.run(2) == 0
     assert world.kernel.rules == rules
     world.say(enabled=False)
-    world.run()
+    world.run(2)
     world.say(enabled=True)
     world.run()
     assert world.kernel.rules == [FOREIGN_RULE]
@@ -493,3 +493,26 @@ def test_what_is_wrong_is_logged_once_and_so_is_its_end(
     world.run(3)
     said = [record.getMessage() for record in caplog.records if record.name == "dzagent.report"]
     assert [text.partition("InvalidEndpoint")[0] for text in said] == ["", "no longer: "]
+
+
+# ---- rules and sessions that come and go -------------------------------------------------------------------
+
+
+def test_a_pair_of_rules_is_repaired_while_somebody_logs_in_through_it(world: World) -> None:
+    world.grant(EDGE)
+    rules = set(world.kernel.rules)
+    world.run()
+    world.ssh = frozenset({(CLIENT, IPv4Address("148.51.0.200"))})
+    world.kernel.rules = [FOREIGN_RULE]
+    world.run()
+    assert set(world.kernel.rules) == rules
+
+
+def test_a_rule_that_has_become_dangerous_goes_although_the_ledger_is_silent(world: World) -> None:
+    world.grant(EDGE)
+    world.feed.seen = LedgerView(error="no answer", error_code="Unreachable")
+    world.kernel.routes[0] = replace(world.kernel.routes[0], via=IPv4Address("148.51.0.1"))
+    world.run()
+    assert world.kernel.rules == [FOREIGN_RULE]
+    assert world.condition("Held") == ("True", "WouldCapture")
+    assert world.tunnels == {"doublezero0"}

@@ -33,15 +33,25 @@ def test_the_keys_are_those_of_doublezerod(path: Path) -> None:
     assert '"reconciler_enabled": true' in path.read_text()
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "{", "[]", "{}", '{"reconciler_enabled": 1}', '{"reconciler_enabled": "true"}', "[" * 200_000, "\0"]
-    + ['{"reconciler_enabled": true, "client_ip": 7}', '{"reconciler_enabled": true, "client_ip": "1.2.3"}'],
+BROKEN = (
+    "",
+    "{",
+    "[]",
+    "{}",
+    '{"reconciler_enabled": 1}',
+    '{"reconciler_enabled": "true"}',
+    "[" * 200_000,
+    "\0",
+    '{"reconciler_enabled": true, "client_ip": 7}',
+    '{"reconciler_enabled": true, "client_ip": "1.2.3"}',
 )
+
+
+@pytest.mark.parametrize("text", BROKEN)
 def test_a_broken_file_is_refused_and_set_aside_by_the_next_write(path: Path, text: str) -> None:
     path.parent.mkdir()
     path.write_text(text)
-    with pytest.raises(StateError, match="state.json"):
+    with pytest.raises(StateError, match=r"state\.json"):
         read_intent(path)
     write_intent(path, Intent(True))
     assert read_intent(path) == Intent(True)
@@ -55,6 +65,21 @@ def test_a_failed_write_leaves_the_old_intent(path: Path) -> None:
     with pytest.raises(StateError):
         write_intent(path, Intent(False))
     assert read_intent(path) == Intent(True)
+
+
+def test_a_broken_file_stays_in_place_until_the_new_one_is_there(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text("{")
+    for nth in range(2):  # an older copy does not stand in the way
+        path.write_text("{" * (nth + 1))
+        write_intent(path, Intent(True))
+        assert path.with_name("state.json.corrupt").read_text() == "{" * (nth + 1)
+    path.write_text("{")
+    path.parent.chmod(0o755)
+    path.with_name("state.json.corrupt").unlink()
+    path.with_name("state.json.corrupt").mkdir()  # now it cannot be kept aside
+    write_intent(path, Intent(False))
+    assert read_intent(path) == Intent(False)
 
 
 def test_no_temporary_files_are_left(path: Path) -> None:

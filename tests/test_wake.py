@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from dzagent.errors import StateError
 from dzagent.state import send_wake
-from dzagent.wake import Wake, WakeSocket
+from dzagent.wake import MAX_REASONS, Wake, WakeSocket
 
 
 def test_reasons_are_collected_and_taken_once() -> None:
@@ -37,6 +38,31 @@ def test_a_datagram_is_a_reason(tmp_path: Path) -> None:
         assert wake.wait(30) == {"intent"}
     finally:
         sock.stop()
+    assert not (tmp_path / "wake").exists()
+
+
+def test_an_empty_or_odd_datagram_is_a_reason_and_not_the_end(tmp_path: Path) -> None:
+    wake = Wake()
+    sock = WakeSocket(tmp_path / "wake", wake)
+    sock.start()
+    try:
+        for sent, said in ((b"", "wake"), (b"\xff", "\ufffd"), (b"x" * 999, "x" * 64)):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+                sender.sendto(sent, str(tmp_path / "wake"))
+            assert wake.wait(30) == {said}
+    finally:
+        sock.stop()
+
+
+def test_reasons_without_end_do_not_fill_the_memory() -> None:
+    wake = Wake()
+    for number in range(10 * MAX_REASONS):
+        wake.set(str(number))
+    assert len(wake.wait(0)) == MAX_REASONS
+
+
+def test_what_was_never_started_can_be_stopped(tmp_path: Path) -> None:
+    WakeSocket(tmp_path / "wake", Wake()).stop()
     assert not (tmp_path / "wake").exists()
 
 

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from dzagent.errors import TemplateError
 from dzagent.model import Keep, Problem, Provide, Service, UserType, Withdraw
-from dzagent.wishes import keep_all, nothing, wish
+from dzagent.wishes import Texts, keep_all, nothing, wish
 
 SERVICE = Service(
     name="unicast",
@@ -22,7 +22,7 @@ SERVICE = Service(
     account="user",
     device="device",
 )
-OLD = {"unicast": {"tunnel.ip": "old"}, "multicast": {"tunnel.ip": "old too"}}
+OLD: Texts = {"unicast": {"tunnel.ip": "old"}, "multicast": {"tunnel.ip": "old too"}}
 PROBLEM = Problem("Bad", "it is bad", "unicast")
 
 
@@ -30,7 +30,7 @@ def render(service: Service) -> Mapping[str, str]:
     return {"tunnel.ip": f"new {service.name}"}
 
 
-def fail(service: Service) -> Mapping[str, str]:
+def fail(_service: Service) -> Mapping[str, str]:
     raise TemplateError("nothing is called 'x'", file="tunnel.j2", line=3)
 
 

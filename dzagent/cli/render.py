@@ -27,7 +27,7 @@ from dzagent.policy import Policy, find_policy, load_policy
 from dzagent.protect import protect
 from dzagent.render import Templates, parse_texts, render_service
 from dzagent.services import Host, decide, tunnel_destinations
-from dzagent.share import find
+from dzagent.share import find, places
 from dzagent.wishes import Texts, wish
 
 MAX_DUMP = 256 * 1024 * 1024
@@ -176,7 +176,7 @@ def render_all(
     snapshot: Snapshot, client_ip: IPv4Address, tunnel_src: IPv4Address, config: Config
 ) -> Rendered:
     """Decide, render and parse back, as a pass of the agent does. Raises InputError for policy or templates."""
-    policy = load_policy(find_policy(config.policy, (find("policies"),)))
+    policy = load_policy(find_policy(config.policy, places("policies")))
     links = {name: config.links.of(name) for name in SERVICE_NAMES}
     decisions = decide(snapshot, _host(snapshot, client_ip, tunnel_src), policy, links)
     templates = Templates((config.templates, find("templates")))

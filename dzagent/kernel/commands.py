@@ -11,7 +11,7 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from dzagent.errors import KernelError
+from dzagent.errors import GrammarError, KernelError
 from dzagent.grammar import format_object
 from dzagent.model import Action, Address, KernelObject, Link, Route, Rule, Step
 
@@ -20,6 +20,9 @@ _SAFE: Final = (string.ascii_letters + string.digits + "_.:/@+=- ").encode()
 
 _BEFORE: Final = frozenset({"not"})
 """What stands before the selectors of a rule."""
+
+_PLACED: Final = _BEFORE | {"from", "to"}
+"""Tokens of a rule that have a place of their own; "from" and "to" are there only with host bits."""
 
 NO_INDEXES: Final[Mapping[str, int]] = {}
 
@@ -32,12 +35,10 @@ def batch_lines(step: Step, indexes: Mapping[str, int] = NO_INDEXES) -> tuple[st
     Raises KernelError for an object that cannot be written safely, such as a rule of ours with a selector
     that holds a '#'.
     """
-    if step.action is Action.DELETE:
-        lines = _delete(step.target, indexes)
-    elif step.action is Action.CHANGE and step.before is not None:
-        lines = _change(step.before, step.target)
-    else:
-        lines = format_object(step.target)
+    try:
+        lines = _lines(step, indexes)
+    except GrammarError as error:
+        raise KernelError(f"No safe command: {error}.") from error
     for line in lines:
         if not _is_safe(line):
             raise KernelError(f"No safe command for {line!r}: remove this object by hand.")
@@ -54,6 +55,14 @@ def _is_safe(line: str) -> bool:
     )
 
 
+def _lines(step: Step, indexes: Mapping[str, int]) -> Sequence[str]:
+    if step.action is Action.DELETE:
+        return _delete(step.target, indexes)
+    if step.action is Action.CHANGE and step.before is not None:
+        return _change(step.before, step.target)
+    return format_object(step.target)
+
+
 def preview(step: Step) -> tuple[str, ...]:
     """Return the lines for a person to read; a comment in the place of those that cannot be written safely."""
     try:
@@ -66,10 +75,12 @@ def _change(before: KernelObject, after: KernelObject) -> Sequence[str]:
     """Change in place where the kernel can: links by their parts, routes by `replace` (the key is ours).
 
     An address cannot be changed in place: `ip addr replace` with another scope answers 0 and does nothing.
+    Nor can a default route that was made a multicast or broadcast route: the kernel asks the table itself about
+    the new gateway, finds the old route, and refuses.
     """
     if isinstance(after, Link) and isinstance(before, Link):
         return _change_link(before, after)
-    if isinstance(after, Route):
+    if isinstance(after, Route) and not any(token.startswith("type ") for token in before.extra):
         return tuple(line.replace("route add ", "route replace ", 1) for line in format_object(after))
     return (*_delete(before, NO_INDEXES), *format_object(after))
 
@@ -140,9 +151,11 @@ def _delete_route(route: Route) -> str:
 
 def _delete_rule(rule: Rule) -> str:
     """Every selector counts: the kernel deletes the first rule that has those that are named."""
+    words = {token.split(" ", 1)[0]: token for token in rule.extra}
     parts = ["rule del", *(token for token in rule.extra if token in _BEFORE)]
-    parts.append(f"priority {rule.priority} from {rule.src} to {rule.dst}")
+    parts.append(f"priority {rule.priority}")
+    parts += [words.get("from", f"from {rule.src}"), words.get("to", f"to {rule.dst}")]
     parts += [f"table {rule.table}"] if rule.table else []
     parts.append(f"protocol {rule.protocol}")
-    parts += [token for token in rule.extra if token not in _BEFORE]
+    parts += [token for word, token in words.items() if word not in _PLACED]
     return " ".join(parts)

@@ -59,11 +59,11 @@ _SEVERITY: Final = (Result.GONE, Result.RACED, Result.TRANSIENT, Result.PERMANEN
 
 
 def classify(tool: str, code: int, action: Action, message: str) -> Result:
-    """Return what a failed command of a step means."""
+    """Return what a failed command of a step means; a negative exit code is the signal that killed the tool."""
     for meaning in TABLE:
         if meaning.fits(tool, code, action, message):
             return meaning.result
-    return Result.PERMANENT
+    return Result.TRANSIENT if code < 0 else Result.PERMANENT
 
 
 def worst(results: list[Result]) -> Result:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import Final
+from typing import Final, TypeAlias
 
 from dzagent.errors import KernelError, ObservationError
 from dzagent.kernel import observe
@@ -15,7 +16,24 @@ from dzagent.kernel.run import Completed, Runner, run
 from dzagent.model import Action, Interest, Observed, Outcome, Result, Step
 
 _FAILED: Final = re.compile(r"^Command failed -:(\d+)\s*$")
+_Task: TypeAlias = tuple[Step, tuple[str, ...]]
+"""A step and its lines."""
+
+MAX_SPLITS: Final = 32
+"""How often the steps of a phase may run again in halves: enough to isolate three of 1,000."""
+
 _UNREACHABLE: Final = re.compile(r"unreachable|No route to host|prohibited|Invalid (argument|cross-device)")
+
+
+@dataclass(slots=True)
+class _Budget:
+    """What a phase may spend on isolating a step."""
+
+    left: int
+
+    def take(self) -> bool:
+        self.left -= 1
+        return self.left >= 0
 
 
 class IpRoute:
@@ -36,23 +54,35 @@ class IpRoute:
         return observed
 
     def apply(self, steps: Sequence[Step]) -> tuple[Outcome, ...]:
-        """Run the steps in order in one process; raises KernelError only if `ip` cannot be started."""
+        """Run the steps in order in one process; raises KernelError only if `ip` cannot be started.
+
+        Arguments that `ip` does not understand end the process in the middle, whatever -force says. Then the
+        steps run again in two halves, and so on, until the one that does it is alone.
+        """
         scripts = [self._script(step) for step in steps]
-        lines = [line for script in scripts if not isinstance(script, Outcome) for line in script]
-        failed: Mapping[int, str] = {}
-        code = 0
-        if lines:
-            done = self._run("ip", ("-force", "-batch", "-"), "\n".join(lines) + "\n")
-            code, failed = done.code, failures(done, len(lines))
+        tasks = [
+            (step, script)
+            for step, script in zip(steps, scripts, strict=True)
+            if not isinstance(script, Outcome)
+        ]
+        ended = iter(self._run_tasks(tasks, _Budget(MAX_SPLITS)))
+        return tuple(script if isinstance(script, Outcome) else next(ended) for script in scripts)
+
+    def _run_tasks(self, tasks: Sequence[_Task], budget: _Budget) -> list[Outcome]:
+        lines = [line for _, script in tasks for line in script]
+        if not lines:
+            return [Outcome(step, Result.DONE) for step, _ in tasks]
+        done = self._run("ip", ("-force", "-batch", "-"), "\n".join(lines) + "\n")
+        if len(tasks) > 1 and _broke_off(done) and budget.take():
+            middle = len(tasks) // 2
+            return [*self._run_tasks(tasks[:middle], budget), *self._run_tasks(tasks[middle:], budget)]
+        failed = failures(done, len(lines))
         outcomes, first = [], 1
-        for step, script in zip(steps, scripts, strict=True):
-            if isinstance(script, Outcome):
-                outcomes.append(script)
-                continue
+        for step, script in tasks:
             own = {n: failed[n] for n in range(first, first + len(script)) if n in failed} if failed else {}
-            outcomes.append(_outcome(step, code, own))
+            outcomes.append(_outcome(step, done.code, own))
             first += len(script)
-        return tuple(outcomes)
+        return outcomes
 
     def source_for(self, dst: IPv4Address) -> IPv4Address | None:
         """Return the source address towards `dst`, None without a route; raises ObservationError otherwise."""
@@ -73,9 +103,20 @@ class IpRoute:
 def failures(done: Completed, total: int) -> Mapping[int, str]:
     """Return the message of each failed line by its number, from 1.
 
-    `ip -force -batch -` goes on after a failure and prints the message, then "Command failed -:LINE". A
-    process that failed without naming a line, or that was killed, may have run none of its lines: all failed.
+    `ip -force -batch -` goes on after a failure and prints the message, then "Command failed -:LINE". A message
+    without a line ended the process: no later line has run. A process that was killed, or failed without naming
+    a line, may have run none of its lines: all failed.
     """
+    found, rest = _messages(done)
+    if done.code == 0 or (done.code > 0 and found and not rest):
+        return found
+    message = rest or f"ip ended with exit code {done.code}"
+    first = 1 if done.code < 0 else max(found, default=0) + 1
+    return {**dict.fromkeys(range(first, total + 1), message), **found}
+
+
+def _messages(done: Completed) -> tuple[dict[int, str], str]:
+    """Return the messages by line, and what was said after the last of them."""
     found: dict[int, str] = {}
     pending: list[str] = []
     for text in done.stderr.decode(errors="replace").splitlines():
@@ -83,12 +124,15 @@ def failures(done: Completed, total: int) -> Mapping[int, str]:
         if match is None:
             pending.append(text.strip())
             continue
-        found[int(match[1])] = " ".join(pending) or "failed without a message"
+        found[int(match[1])] = " ".join(pending).strip() or "failed without a message"
         pending = []
-    if done.code < 0 or (done.code != 0 and not found):
-        message = " ".join(pending) or f"ip ended with exit code {done.code}"
-        return {line: found.get(line, message) for line in range(1, total + 1)}
-    return found
+    return found, " ".join(pending).strip()
+
+
+def _broke_off(done: Completed) -> bool:
+    """Tell whether `ip` gave up at a line that it did not understand, and not for a reason that may pass."""
+    _, rest = _messages(done)
+    return done.code > 0 and bool(rest) and classify("ip", done.code, Action.ADD, rest) is Result.PERMANENT
 
 
 def _outcome(step: Step, code: int, failed: Mapping[int, str]) -> Outcome:

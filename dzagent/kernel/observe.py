@@ -112,11 +112,11 @@ def decode_source(stdout: bytes) -> IPv4Address | None:
 
 
 def _lines(stdout: bytes, expected: int) -> list[str]:
-    """Split the output into its arrays of objects, one a line."""
-    try:
-        text = stdout.decode()
-    except UnicodeDecodeError as error:
-        raise ObservationError(f"ip printed bytes that are not UTF-8: {error}.") from error
+    """Split the output into its arrays of objects, one a line.
+
+    Names and aliases may hold any bytes: those that are not UTF-8 become U+FFFD. Names of ours are ASCII.
+    """
+    text = stdout.decode(errors="replace")
     lines = [line for line in text.split("\n") if line.strip()]
     if len(lines) != expected:
         raise ObservationError(f"ip printed {len(lines)} answers where {expected} were asked for.")
@@ -255,8 +255,11 @@ def _rule(record: Record) -> Rule:
 
 
 def _selector(record: Record, address: str, length: str) -> IPv4Network:
-    """Read one side of a rule: absent or "all" is everything, without a length it is one address."""
+    """Read one side of a rule: absent or "all" is everything, without a length it is one address.
+
+    The kernel keeps host bits ("from 10.1.2.3/8") and ignores them; `tokens.rule` remembers them.
+    """
     value = record.get(address, "all")
     if value in {"all", "any"}:
         return ANY
-    return IPv4Network(f"{value}/{record.get(length, 32)}")
+    return IPv4Network(f"{value}/{record.get(length, 32)}", strict=False)

@@ -28,7 +28,9 @@ TIMEOUT = 10.0
 OUTPUT_LIMIT = 64 * 1024 * 1024
 """Bytes of standard output kept; 20,000 routes are about 4 MB."""
 
-_ERROR_LIMIT = 1024 * 1024
+_ERROR_LIMIT = 16 * 1024 * 1024
+"""Bytes of standard error kept: `ip -batch` names every failed line there, and a lost one would count as done."""
+
 _ENVIRONMENT = {"LC_ALL": "C", "PATH": ":".join(SEARCH_PATH)}
 
 

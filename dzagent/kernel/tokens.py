@@ -8,6 +8,7 @@ without end, carrier and offload flags, the order of addresses) does not.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Address, IPv4Interface
 from typing import Any, Final, TypeAlias
 
 Record: TypeAlias = Mapping[str, Any]
@@ -154,8 +155,12 @@ def route(record: Record) -> tuple[str, ...]:
 
 
 def rule(record: Record) -> tuple[str, ...]:
-    """Return the tokens of a rule: every selector beside source, destination and table, and the action."""
+    """Return the tokens of a rule: every selector beside source, destination and table, and the action.
+
+    A source or destination with host bits is a token, too: they are part of the identity by which it is deleted.
+    """
     found = [_token(name, value) for name, value in record.items() if name not in _RULE_KNOWN]
+    found += _host_bits(record)
     if "action" in record:
         found.append(f"type {_number_or_word(record['action'], RULE_ACTIONS)}")
     if "nop" in record:
@@ -179,6 +184,16 @@ def rule(record: Record) -> tuple[str, ...]:
 
 
 # ---- parts -----------------------------------------------------------------------------------------------
+
+
+def _host_bits(record: Record) -> list[str]:
+    """Return the sides of a rule whose address is more than a network."""
+    found = []
+    for word, address, length in (("from", "src", "srclen"), ("to", "dst", "dstlen")):
+        if length in record:
+            side = IPv4Interface(f"{record[address]}/{record[length]}")
+            found += [f"{word} {side}"] if side.ip != side.network.network_address else []
+    return found
 
 
 def _is_set(value: Any) -> bool:
@@ -216,7 +231,7 @@ def _odd_scope(record: Record) -> bool:
 def _nexthop(hop: Record) -> str:
     parts = ["nexthop"]
     if "gateway" in hop:
-        parts.append(f"via {hop['gateway']}")
+        parts.append(f"via {IPv4Address(hop['gateway'])}")
     if "dev" in hop:
         parts.append(f"dev {hop['dev']}")
     return " ".join([*parts, f"weight {hop.get('weight', 1)}"])
