@@ -170,12 +170,8 @@ def judge(report: PassReport, services: Sequence[ServiceView], mode: str) -> lis
 def session_up(report: PassReport) -> Judgement:
     """Say whether every session that should be up is up, and if not, why."""
     bgp = report.bgp
-    if bgp is None:
-        return ("SessionUp", "Unknown", "Absent", "no BGP engine is configured")
-    if not bgp.peers:
-        if report.wishes.texts:
-            return ("SessionUp", "Unknown", "PeerUnknown", "which peer a kept service has is not known")
-        return ("SessionUp", "Unknown", "NoService", "no service needs a session")
+    if bgp is None or not bgp.peers:
+        return ("SessionUp", "Unknown", *_no_session(report))
     if bgp.trouble is not None:
         return ("SessionUp", "Unknown", bgp.trouble.code, bgp.trouble.message)
     for code, message in bgp.problems:
@@ -186,6 +182,17 @@ def session_up(report: PassReport) -> Judgement:
         return ("SessionUp", "True", "Established", f"{len(bgp.peers)} of {len(bgp.peers)} sessions are up")
     name, session = next((pair for pair in down if pair[1].reason), down[0])
     return ("SessionUp", "False", session.reason or "Pending", session_text(name, session))
+
+
+def _no_session(report: PassReport) -> tuple[str, str]:
+    """Say why there is no session to judge: a reason and a message."""
+    if report.bgp is None:
+        return "Absent", "nobody watches BGP here"
+    if report.intent.enabled is False:
+        return "Disabled", "a disabled agent has no session"
+    if report.wishes.texts:
+        return "PeerUnknown", "which peer a kept service has is not known"
+    return "NoService", "no service needs a session"
 
 
 def session_text(name: ServiceName, session: SessionView) -> str:

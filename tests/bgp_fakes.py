@@ -120,7 +120,9 @@ class FakeEngine:
 class FakeSocket:
     """A control socket: answers by command; None as an answer hangs up, and what is not known is refused."""
 
-    def __init__(self, path: Path, answers: Mapping[str, bytes | None], banner: bytes = b"0001 BIRD 2.0.12 ready.\n"):
+    def __init__(
+        self, path: Path, answers: Mapping[str, bytes | None], banner: bytes = b"0001 BIRD 2.0.12 ready.\n"
+    ) -> None:
         self.asked: list[str] = []
         self._answers, self._banner = answers, banner
         self._server = socket.socket(socket.AF_UNIX)

@@ -64,7 +64,9 @@ class World(PlainWorld):
                 store=DesiredStore(config.paths),
                 templates=templates,
                 intent=IntentReader(config.paths.intent),
-                probe=HostProbe(config, policy, self.kernel, clock=self.clock, ssh_sessions=self._ssh_sessions),
+                probe=HostProbe(
+                    config, policy, self.kernel, clock=self.clock, ssh_sessions=self._ssh_sessions
+                ),
                 reporter=Reporter(config, version="0", pid=1, clock=self.clock),
                 now=lambda: self.time.mono,
                 bgp=self.bgp,
@@ -142,7 +144,8 @@ def test_a_withdraw_before_the_add_was_carried_out_wins(world: World) -> None:
             world.loop.run_changes()
         world.engine.announce(rib(1))
         world.look(3)
-        world.loop.run_changes() or world.loop.run_pass()
+        if not world.loop.run_changes():
+            world.loop.run_pass()
         assert world.learned == set(rib(1)), n
         if n % 7 == 0:
             world.loop.run_pass()
@@ -218,7 +221,9 @@ def test_a_foreign_route_is_a_conflict_that_heals(world: World) -> None:
 
 def test_what_would_capture_is_withheld_and_the_rest_goes_on(world: World) -> None:
     world.up(1)
-    hostile = dict.fromkeys(["192.0.2.1/32", "198.51.100.1/32", "198.51.100.0/24"], "169.254.0.4 on doublezero0")
+    hostile = dict.fromkeys(
+        ["192.0.2.1/32", "198.51.100.1/32", "198.51.100.0/24"], "169.254.0.4 on doublezero0"
+    )
     world.engine.announce({**rib(1, 2), **hostile})
     world.look()
     world.loop.run_changes()
@@ -230,7 +235,9 @@ def test_what_would_capture_is_withheld_and_the_rest_goes_on(world: World) -> No
 
 
 @pytest.mark.parametrize(("policy", "installed"), [("warn", True), ("withhold", False)])
-def test_an_ssh_peer_is_installed_or_not_as_the_policy_says(tmp_path: Path, policy: str, installed: bool) -> None:
+def test_an_ssh_peer_is_installed_or_not_as_the_policy_says(
+    tmp_path: Path, policy: str, installed: bool
+) -> None:
     world = World(tmp_path)
     world.bgp_policy = replace(world.bgp_policy, ssh_peer=policy)
     world.restart()
@@ -374,7 +381,9 @@ def test_the_metrics_of_sessions_and_routes(world: World) -> None:
     assert 'doublezero_bgp_handle_update_duration_seconds_bucket{le="+Inf"} 1' in text
 
 
-def test_thousands_of_routes_are_one_batch_and_a_bounded_log(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_thousands_of_routes_are_one_batch_and_a_bounded_log(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     world.bgp_policy = replace(world.bgp_policy, max_routes=3000)
     world.restart()
     world.up(1)
@@ -388,7 +397,10 @@ def test_thousands_of_routes_are_one_batch_and_a_bounded_log(world: World, caplo
 
 
 def test_a_learned_text_can_be_read_again() -> None:
-    routes = {p: Route(IPv4Network(p), IPv4Address("169.254.0.4"), "doublezero0", 254, 210, CLIENT) for p in rib(1, 2, 3)}
+    routes = {
+        p: Route(IPv4Network(p), IPv4Address("169.254.0.4"), "doublezero0", 254, 210, CLIENT)
+        for p in rib(1, 2, 3)
+    }
     text = Lines().text(routes, {"198.18.0.2/32": 77.9})
     assert {item.obj for item in parse(text, "x", "unicast")} == set(routes.values())
     assert read_stale(text, "unicast") == {"198.18.0.2/32": 77.0}

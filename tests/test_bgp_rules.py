@@ -89,7 +89,9 @@ def test_lists_add_up() -> None:
 
 
 def test_refusals_are_counted_and_the_first_are_listed() -> None:
-    refused = {f"10.{n}.0.0/16": Refusal("Martian", "why") for n in range(200)} | {"0.0.0.0/0": Refusal("Default", "d")}
+    refused = {f"10.{n}.0.0/16": Refusal("Martian", "why") for n in range(200)} | {
+        "0.0.0.0/0": Refusal("Default", "d")
+    }
     found = summarize(refused)
     assert found.counts == {"Default": 1, "Martian": 200}
     assert len(found.listed) == MAX_LISTED

@@ -68,7 +68,9 @@ def test_a_loss_is_down_then_pending_and_says_why() -> None:
     view = session.see(PeerState("Idle", "s2", "BGP Error: Hold timer expired", 0.9), 10.0)
     assert (view.status, view.reason, view.failures) == (DOWN, "HoldTimer", 1)
     assert session.see(PeerState("Idle", "s2", "BGP Error: Hold timer expired", 0.5), 14.0).status == DOWN
-    assert session.see(PeerState("Active", "s2", "BGP Error: Hold timer expired", 0.3), 15.1).status == PENDING
+    assert (
+        session.see(PeerState("Active", "s2", "BGP Error: Hold timer expired", 0.3), 15.1).status == PENDING
+    )
     view = session.see(ESTABLISHED, 16.0)
     assert (view.status, view.failures, view.reason, view.waited) == (UP, 0, "", 1.0)
 

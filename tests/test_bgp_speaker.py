@@ -300,7 +300,9 @@ def test_another_peer_begins_anew_and_the_same_one_does_not(world: World) -> Non
     world.up(1)
     world.want({"unicast": replace(PEER, remote_asn=65000)})
     assert world.held == set(rib(1))
-    world.want({"unicast": replace(PEER, remote=IPv4Address("169.254.0.8"), local=IPv4Address("169.254.0.9"))})
+    world.want(
+        {"unicast": replace(PEER, remote=IPv4Address("169.254.0.8"), local=IPv4Address("169.254.0.9"))}
+    )
     assert world.held == set()
 
 

@@ -40,7 +40,11 @@ def test_a_session_that_is_not_up(name: str, state: str, error: str, waits: bool
 
 
 def test_a_session_that_was_given_up() -> None:
-    given_up = text("refused").replace("  start  ", "  down   ").replace("state:          Active", "state:          Down")
+    given_up = (
+        text("refused")
+        .replace("  start  ", "  down   ")
+        .replace("state:          Active", "state:          Down")
+    )
     assert read_peers(given_up)["dz_unicast"].state == "Down"
 
 

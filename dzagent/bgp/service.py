@@ -87,7 +87,9 @@ class Bgp:
             if peer is not None:
                 peers[name] = peer
         if any(name not in peers for name in wishes.texts):
-            return frozenset(wishes.texts)  # the engine may have a session that nobody can name: it stays as it is
+            return frozenset(
+                wishes.texts
+            )  # the engine may have a session that nobody can name: it stays as it is
         self._speaker.want(peers, installed, self._publisher.stale)
         self._peers.write(peers)
         return frozenset()

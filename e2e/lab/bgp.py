@@ -177,14 +177,22 @@ class BgpLab:
         return done.stdout.count(b"\n" + start.encode()) + done.stdout.startswith(start.encode())
 
 
+def missing() -> str | None:
+    """Say why this lab cannot be made here, None if it can."""
+    if os.geteuid() != 0 or run("ip", ["netns", "list"]).code != 0:
+        return "Run as root, where `ip netns add` works."
+    for program in ("bird", "birdc", "setpriv"):
+        if shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin") is None:
+            return f"{program} is not installed: e2e/lab/setup bgp does that."
+    return None
+
+
 @contextmanager
 def bgp_lab(**options: Any) -> Iterator[BgpLab]:
     """Make the namespaces. Raises LabError where that is not possible."""
-    if os.geteuid() != 0 or run("ip", ["netns", "list"]).code != 0:
-        raise LabError("Run as root, where `ip netns add` works.")
-    for program in ("bird", "birdc", "setpriv"):
-        if shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin") is None:
-            raise LabError(f"{program} is not installed: e2e/lab/setup bgp does that.")
+    why = missing()
+    if why is not None:
+        raise LabError(why)
     root = Path(tempfile.mkdtemp(prefix="dzagent-bgp-"))
     root.chmod(0o755)
     lab = BgpLab(f"dzb{os.getpid()}", root, **options)

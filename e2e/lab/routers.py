@@ -8,7 +8,6 @@ emulated lab.
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
