@@ -63,7 +63,7 @@ def render(
 
 def _reconciler(status: Mapping[str, Any]) -> Iterator[Metric]:
     build = (("version", _word(status.get("agent_version"))), ("commit", ""), ("date", ""))
-    samples = (Sample(1, build),) if build[0][1] else ()
+    samples = (Sample(1.0, build),) if build[0][1] else ()
     yield Metric("doublezero_build_info", "The version that runs.", "gauge", samples)
     counters = _mapping(status.get("counters"))
     for kind in ("provisions", "removals", "updates"):
@@ -84,7 +84,7 @@ def _reconciler(status: Mapping[str, Any]) -> Iterator[Metric]:
         "doublezero_connection_info",
         "Provisioned services and what they are connected to.",
         "gauge",
-        tuple(Sample(1, labels) for labels in _connections(status)),
+        tuple(Sample(1.0, labels) for labels in dict.fromkeys(_connections(status))),
     )
 
 
@@ -291,4 +291,5 @@ def _escape(value: str) -> str:
 
 
 def _shown(value: float) -> str:
+    value = float(value)  # mypy lets an int pass for a float, and before Python 3.12 that has no is_integer
     return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)

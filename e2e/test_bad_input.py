@@ -112,7 +112,8 @@ def test_a_working_tunnel_survives(tunnel: tuple[World, Granted], name: str) -> 
 
 
 def test_prefixes_that_would_take_the_uplink_are_left_out(world: World) -> None:
-    hostile = ("0.0.0.0/0", f"{GATEWAY}/24", "192.0.2.0/24", "127.0.0.0/16")
+    texts = ("0.0.0.0/0", f"{GATEWAY}/24", "192.0.2.0/24", "127.0.0.0/16")
+    hostile = [str(IPv4Network(text, strict=False)) for text in texts]
     options = [f"--dz-prefix={prefix}" for prefix in (*hostile, DEV2.prefix)]
     world.ledger.verb("device", "set", "dev2", "--force", *options)
     try:
@@ -120,8 +121,7 @@ def test_prefixes_that_would_take_the_uplink_are_left_out(world: World) -> None:
         status = world.says("they are refused", lambda s: "PrefixRefused" in problem_codes(s), 30)
         said = [p["message"] for p in status["problems"] if p["code"] == "PrefixRefused"]
         for prefix in hostile:
-            network = IPv4Network(prefix, strict=False)
-            assert any(str(network) in text for text in said), prefix
+            assert any(prefix in text for text in said), prefix
         world.says("the good ones are routed", lambda _: len(world.view().rules) == 4, 30)
         assert world.host.pings(DEV1.public_ip), "the uplink works"
         assert world.host.pings(world.granted(UserType.EDGE_FILTERING).far), "the tunnel works"

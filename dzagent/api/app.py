@@ -84,14 +84,14 @@ class Api:
 
     def status(self) -> Response:
         """GET /status."""
-        return _json(status_v1(documents.read_document(self.config.paths.status).content))
+        return _text(status_v1(documents.read_document(self.config.paths.status).content))
 
     def status_v2(self) -> Response:
         """GET /v2/status. Enabled or not is read from the intent, so that answer and file agree."""
         document = documents.read_document(self.config.paths.status).content
         intent = documents.read_intent_file(self.config.paths.intent)
         enabled = document.get("enabled") is True if intent.enabled is None else intent.enabled
-        return _json(compact(status_v2(document, enabled=enabled, network=self.config.network)))
+        return _json(status_v2(document, enabled=enabled, network=self.config.network))
 
     def full(self) -> dict[str, Any]:
         """Collect everything that is known."""
@@ -108,12 +108,12 @@ class Api:
 
     def status_v3(self) -> Response:
         """GET /v3/status."""
-        return _json(compact(self.full()))
+        return _json(self.full())
 
     def plan(self) -> Response:
         """GET /v3/plan: the plan of the last pass; `id` is null and `message` says why if there is none."""
         found = documents.read_document(self.config.paths.plan)
-        empty = {
+        empty: dict[str, Any] = {
             "id": None,
             "mode": self.config.apply,
             "steps": [],
@@ -121,20 +121,24 @@ class Api:
             "held": [],
             "commands": [],
         }
-        return _json(compact({**empty, **found.content, "message": found.problem}))
+        return _json({**empty, **found.content, "message": found.problem})
+
+    def events(self) -> Response:
+        """GET /v3/events: the last changes that were tried, oldest first; `message` says why if there are none."""
+        found = documents.read_document(self.config.paths.events)
+        return _json({"events": [], **found.content, "message": found.problem})
 
     def routes(self) -> Response:
         """GET /routes."""
-        return _json(
-            routes_v1(documents.read_document(self.config.paths.routes).content, self.config.network)
-        )
+        found = documents.read_document(self.config.paths.routes)
+        return _json(routes_v1(found.content, self.config.network))
 
     def routes_v3(self) -> Response:
         """GET /v3/routes: what was learned, what of it the kernel holds, and what was refused, with reasons."""
         found = documents.read_document(self.config.paths.routes)
         bgp = documents.read_document(self.config.paths.bgp)
         body = {"services": {}, **found.content, "bgp": dict(bgp.content), "message": found.problem}
-        return _json(compact(body))
+        return _json(body)
 
     def resolve_route(self) -> Response:
         """POST /resolve-route {"dst": "…"}: the source address towards a destination, as doublezerod says it."""
@@ -153,7 +157,7 @@ class Api:
             return _plain(500, "failed to resolve route\n", {})
         if source is None:
             return _plain(404, "route not found\n", {})
-        return _json(compact({"src": str(source)}) + "\n")
+        return _json({"src": str(source)})
 
     def metrics(self) -> Response:
         """GET /metrics."""
@@ -165,13 +169,14 @@ class Api:
     def show_config(self) -> Response:
         """GET /config: the program and the RPC host; paths of RPC URLs hold tokens and are never shown."""
         url = redact_url(self.config.rpc[0]) if self.config.rpc else ""
-        return _json(compact({"program_id": self.config.program_id, "rpc_url": url}))
+        return _json({"program_id": self.config.program_id, "rpc_url": url})
 
     # ---- writes ----------------------------------------------------------------------------------------
 
     def enable(self) -> Response:
-        """POST /enable, optionally with {"client_ip": "…"} to pin the address."""
-        return self._write(enabled=True, pinned=_client_ip(_body(request), self.config.network))
+        """POST /enable, optionally with {"client_ip": "…"} to pin the address (doublezerod's PR 4341)."""
+        pinned = _client_ip(_body(request, "malformed enable request: "), self.config)
+        return self._write(enabled=True, pinned=pinned)
 
     def disable(self) -> Response:
         """POST /disable; a body is ignored, a pinned address stays."""
@@ -188,7 +193,7 @@ class Api:
 
     def apply(self) -> Response:
         """POST /v3/apply {"plan_id": "…"}: asks for exactly the plan that a person has seen."""
-        plan_id = _plan_id(_body(request))
+        plan_id = _plan_id(_body(request, ""))
         plan = documents.read_document(self.config.paths.plan)
         mode = plan.content.get("mode", self.config.apply)
         if mode != "manual":
@@ -220,6 +225,7 @@ def create_app(
         "/v3/plan": api.plan,
         "/v3/routes": api.routes_v3,
         "/routes": api.routes,
+        "/v3/events": api.events,
         "/metrics": api.metrics,
         "/config": api.show_config,
         **dict.fromkeys(NOT_BUILT, _not_built),
@@ -252,33 +258,47 @@ def _check_size() -> None:
         raise Refused(413, f"the body is larger than {MAX_BODY} bytes")
 
 
-def _body(incoming: Request) -> Mapping[str, Any]:
-    """Return the JSON object of a body, {} for an empty one. Raises Refused (400)."""
-    data = incoming.get_data()
-    if not data.strip():
+def _body(incoming: Request, prefix: str) -> Mapping[str, Any]:
+    """Return the JSON object of a body, {} for an empty one. Raises Refused (400), its text behind `prefix`.
+
+    As in Go's json.Decoder only the first value counts, and null is an empty object.
+    """
+    text = incoming.get_data().decode("utf-8", "replace").lstrip()
+    if not text:
         return {}
     try:
-        document = json.loads(data)
+        document = _DECODER.raw_decode(text)[0]
     except (ValueError, RecursionError) as error:
-        raise Refused(400, "the body is not valid JSON") from error
+        raise Refused(400, f"{prefix}the body is not valid JSON") from error
+    if document is None:
+        return {}
     if not isinstance(document, dict):
-        raise Refused(400, "the body is not a JSON object")
+        raise Refused(400, f"{prefix}the body is not a JSON object")
     return document
 
 
-def _client_ip(body: Mapping[str, Any], network: str) -> IPv4Address | None:
+_DECODER = json.JSONDecoder()
+
+
+def _client_ip(body: Mapping[str, Any], config: Config) -> IPv4Address | None:
     text = body.get("client_ip")
     if text is None or text == "":
         return None
+    if not isinstance(text, str):
+        raise Refused(400, "malformed enable request: client_ip is not a string")
     try:
-        if not isinstance(text, str):
-            raise AddressValueError(text)
         address = IPv4Address(text)
     except AddressValueError as error:
-        raise Refused(400, "client_ip is not an IPv4 address such as 198.51.100.7") from error
-    reason = refuse_client_ip(address, network)
+        raise Refused(400, f"invalid client_ip {json.dumps(text[:64])}: not an IPv4 address") from error
+    reason = refuse_client_ip(address, config.network)
     if reason is not None:
         raise Refused(400, reason)
+    if config.client_ip is not None and config.client_ip != address:
+        raise Refused(
+            409,
+            f"client_ip {address} conflicts with client_ip {config.client_ip} of {config.file}, which takes "
+            "precedence: change it there, or remove it",
+        )
     return address
 
 
@@ -292,17 +312,20 @@ def _plan_id(body: Mapping[str, Any]) -> str:
 # ---- answers ---------------------------------------------------------------------------------------------
 
 
-def _json(text: str, code: int = 200) -> Response:
-    # a lone surrogate in a label is no text: replaced rather than an error 500
-    return Response(text.encode("utf-8", "replace"), code, content_type="application/json")
+def _text(text: str, code: int = 200) -> Response:
+    return Response(text.encode(), code, content_type="application/json")
+
+
+def _json(document: Any, code: int = 200) -> Response:
+    return _text(compact(document), code)
 
 
 def _ok() -> Response:
-    return _json('{"status":"ok"}\n')
+    return _json({"status": "ok"})
 
 
 def _error(code: int, message: str) -> Response:
-    return _json(compact({"description": message, "status": "error"}), code)
+    return _json({"description": message, "status": "error"}, code)
 
 
 def _not_built() -> Response:
@@ -329,4 +352,5 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _plain(code: int, text: str, headers: Mapping[str, str]) -> Response:
-    return Response(text, code, headers=dict(headers), content_type="text/plain; charset=utf-8")
+    headers = {**headers, "X-Content-Type-Options": "nosniff"}
+    return Response(text, code, headers=headers, content_type="text/plain; charset=utf-8")

@@ -31,11 +31,11 @@ def status_v2(status: Mapping[str, Any], *, enabled: bool, network: str) -> dict
     }
 
 
-def routes(document: Mapping[str, Any], network: str) -> str:
+def routes(document: Mapping[str, Any], network: str) -> list[dict[str, str]]:
     """Return the body of GET /routes: the learned routes that the kernel holds in its main table.
 
-    document: routes.json. Source: malbeclabs/doublezero client/doublezerod/internal/api/routes.go, whose encoder
-    ends with a line feed. The keys of liveness are left out where there is none, as there.
+    document: routes.json. Source: malbeclabs/doublezero client/doublezerod/internal/api/routes.go. The keys of
+    liveness are left out where there is none, as there.
     """
     services = document.get("services")
     rows = [
@@ -45,12 +45,11 @@ def routes(document: Mapping[str, Any], network: str) -> str:
         for prefix in _list(service.get("present"))
         if isinstance(prefix, str)
     ]
-    items = [
+    return [
         {"network": network, "local_ip": local, "peer_ip": peer, "kernel_state": "present"}
         for local, peer in sorted(rows)
         if local
     ]
-    return compact(items) + "\n"
 
 
 def provisioned(status: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -63,14 +62,20 @@ def provisioned(status: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def compact(document: Any) -> str:
-    """JSON as Go writes it: no spaces."""
-    return json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+    """JSON as Go's json.Encoder writes it: no spaces, what HTML or JavaScript could misread escaped, a newline.
+
+    A lone surrogate is no text; it becomes the replacement character.
+    """
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).translate(_GO_ESCAPES)
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") + "\n"
+
+
+_GO_ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
 def _base(service: Mapping[str, Any]) -> dict[str, Any]:
     session = service.get("session")
     session = session if isinstance(session, Mapping) else {}
-    updated = session.get("last_update")
     return {
         "tunnel_name": _text(service.get("tunnel_name")),
         "tunnel_src": _text(service.get("tunnel_src")),
@@ -78,7 +83,7 @@ def _base(service: Mapping[str, Any]) -> dict[str, Any]:
         "doublezero_ip": _text(service.get("doublezero_ip")),
         "doublezero_status": {
             "session_status": _text(session.get("status")) or PENDING,
-            "last_session_update": int(updated) if isinstance(updated, int) else 0,
+            "last_session_update": _whole(session.get("last_update")),
         },
         "user_type": _text(service.get("user_type")) or "Unknown",
     }
@@ -104,12 +109,11 @@ def _enriched(service: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _subscription(entry: Mapping[str, Any]) -> dict[str, Any]:
-    bandwidth = entry.get("max_bandwidth")
     return {
         "pubkey": _text(entry.get("pubkey")),
         "code": _text(entry.get("code")),
         "multicast_ip": _text(entry.get("multicast_ip")),
-        "max_bandwidth": bandwidth if isinstance(bandwidth, int) else 0,
+        "max_bandwidth": _whole(entry.get("max_bandwidth")),
         "publisher": entry.get("publisher") is True,
         "subscriber": entry.get("subscriber") is True,
     }
@@ -117,6 +121,10 @@ def _subscription(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
+
+
+def _whole(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def _list(value: Any) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,13 +80,32 @@ def read_intent_file(path: Path) -> IntentFile:
 
 
 def agent_state(paths: Paths, status: Mapping[str, Any]) -> Agent:
-    """Tell whether a reconciler runs: it holds the lock, or, where the lock cannot be tested, its pid is alive."""
-    held = _lock_held(paths.lock)
-    if held is None:
-        held = _pid_alive(status.get("pid"))
-    if held:
+    """Tell whether a reconciler runs: it listens on its wake socket.
+
+    Where that cannot be told, whether it holds its lock, or whether the pid it has published is alive. The lock
+    comes second because testing it means taking it for a moment, in which a starting dzagentd would not get it.
+    """
+    running = _listens(paths.wake)
+    if running is None:
+        running = _lock_held(paths.lock)
+    if running is None:
+        running = _pid_alive(status.get("pid"))
+    if running:
         return Agent(running=True, message="dzagentd runs")
     return Agent(running=False, message="dzagentd does not run; start it with: systemctl start dzagentd")
+
+
+def _listens(path: Path) -> bool | None:
+    """Whether a process holds the datagram socket: the kernel refuses to connect to one left by a dead process."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            return None
+    return True
 
 
 def _lock_held(path: Path) -> bool | None:

@@ -1,0 +1,129 @@
+"""Plans and differences as text. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from dzagent.cli.document import Json, objects, text, texts
+from dzagent.cli.output import Paper
+
+_SIGNS = {"add": ("+", "green"), "delete": ("-", "red"), "change": ("~", "yellow")}
+
+
+def plan_lines(plan: Json, sheet: Paper) -> list[str]:
+    """Return the lines of a plan (GET /v3/plan)."""
+    steps = objects(plan, "steps")
+    return [
+        *_headline(plan, len(steps), sheet),
+        *(line for n, step in enumerate(steps, 1) for line in _step(n, step, sheet)),
+        *_section("Withheld", _held(plan), sheet),
+        *_section("In the way", _conflicts(plan), sheet),
+        *_commands(plan, sheet),
+    ]
+
+
+def _headline(plan: Json, steps: int, sheet: Paper) -> list[str]:
+    plan_id, mode = text(plan, "id"), text(plan, "mode")
+    if not plan_id:
+        return sheet.wrap(f"no plan: {text(plan, 'message')}")
+    if not steps:
+        words = f"plan {plan_id}: nothing to do"
+    else:
+        following = {
+            "manual": f"apply it with `dzagent apply {plan_id}`",
+            "observe": "apply: observe never writes",
+        }.get(mode, "dzagentd goes on trying")
+        words = f"plan {plan_id}: {steps} step{'' if steps == 1 else 's'} left; {following}"
+    return [sheet.paint(line, bold=True) for line in sheet.wrap(words)]
+
+
+def _step(number: int, step: Json, sheet: Paper) -> Iterator[str]:
+    action = text(step, "action")
+    colour = _SIGNS.get(action, ("?", None))[1]
+    head = f"{number:>3}  {action[:7]:<7} "
+    yield from (sheet.paint(line, colour) for line in sheet.wrap(text(step, "object"), head, " " * 13))
+    if action == "change":
+        yield from sheet.wrap(f"now {text(step, 'before')}", " " * 13)
+    yield from sheet.wrap(because(step), " " * 13)
+
+
+def because(step: Json) -> str:
+    """Return the reason of a step or an event, and the line of the file that it comes from."""
+    cause = text(step, "cause")
+    return f"reason: {text(step, 'reason')}{f' [{cause}]' if cause else ''}"
+
+
+def _held(plan: Json) -> list[str]:
+    return [f"{text(h, 'action')} {text(h, 'object')}: {text(h, 'why')}" for h in objects(plan, "held")]
+
+
+def _conflicts(plan: Json) -> list[str]:
+    return [
+        f"{text(c, 'object')} is held by {text(c, 'owner')}: {text(c, 'advice')}"
+        for c in objects(plan, "conflicts")
+    ]
+
+
+def _section(title: str, items: list[str], sheet: Paper) -> Iterator[str]:
+    if items:
+        yield ""
+        yield sheet.paint(title, "yellow", bold=True)
+        for item in items:
+            yield from sheet.wrap(item, "  - ", "    ")
+
+
+def _commands(plan: Json, sheet: Paper) -> Iterator[str]:
+    """The commands exactly as they would run: not wrapped, so that they can be copied."""
+    commands = texts(plan, "commands")
+    if commands:
+        yield ""
+        yield sheet.paint("Lines for ip -batch", bold=True)
+        yield from (f"  {command}" for command in commands if command.isprintable())
+
+
+# ---- differences ---------------------------------------------------------------------------------------------
+
+
+def difference(plan: Json) -> dict[str, Any]:
+    """Return what the kernel lacks (add), has too much (delete) and has otherwise (change), as a document."""
+    steps = objects(plan, "steps")
+
+    def of(action: str) -> list[Json]:
+        return [step for step in steps if text(step, "action") == action]
+
+    return {
+        "id": plan.get("id"),
+        "add": [text(step, "after") for step in of("add")],
+        "delete": [text(step, "before") for step in of("delete")],
+        "change": [{"before": text(step, "before"), "after": text(step, "after")} for step in of("change")],
+        "held": objects(plan, "held"),
+        "conflicts": objects(plan, "conflicts"),
+        "message": text(plan, "message"),
+    }
+
+
+def differs(plan: Json) -> bool:
+    """Whether the kernel is not as it should be, or nobody knows."""
+    return not text(plan, "id") or any(objects(plan, key) for key in ("steps", "held", "conflicts"))
+
+
+def diff_lines(plan: Json, sheet: Paper) -> list[str]:
+    """Return one line an object: + the kernel lacks it, - it has it too much, ~ it has it otherwise."""
+    if not differs(plan):
+        return ["no difference: the kernel holds what the files say"]
+    if not text(plan, "id"):
+        return sheet.wrap(f"no plan: {text(plan, 'message')}")
+    return [
+        *(line for step in objects(plan, "steps") for line in _signed(step, sheet)),
+        *(line for item in _held(plan) for line in sheet.wrap(f"withheld: {item}", "! ", "    ")),
+        *(line for item in _conflicts(plan) for line in sheet.wrap(item, "! ", "    ")),
+    ]
+
+
+def _signed(step: Json, sheet: Paper) -> Iterator[str]:
+    sign, colour = _SIGNS.get(text(step, "action"), ("?", None))
+    shown = text(step, "object")
+    yield from (sheet.paint(line, colour) for line in sheet.wrap(shown, f"{sign} ", "    "))
+    if sign == "~":
+        yield from sheet.wrap(f"now {text(step, 'before')}", "    ")
