@@ -104,17 +104,17 @@ def test_a_link_that_was_away_costs_three_seconds(lab: BgpLab) -> None:
 
 
 def test_the_device_gets_exactly_our_address(bird: BgpLab) -> None:
-    seen = bird.router.tell("show", "route", "protocol", "dev_bgp_host", "table", "dvt_host")  # type: ignore[attr-defined]
+    seen = bird.router.tell("show", "route", "protocol", "dev_bgp_host", "table", "dvt_host")
     assert seen.count("/32") == 1
     assert f"{bird.dz_ip}/32" in seen
 
 
 def test_a_withdraw_takes_its_route_alone(bird: BgpLab, tmp_path: Path) -> None:
     with Monitor(bird.host, tmp_path / "monitor") as monitor:
-        bird.router.configure([bird.neighbour()], OTHERS[1:])  # type: ignore[attr-defined]
+        bird.router.configure([bird.neighbour()], OTHERS[1:])
         bird.until("it is gone", lambda: len(bird.routes()) == len(OTHERS) - 1, 3)
         assert len(own(monitor.changes())) == 1
-    bird.router.configure([bird.neighbour()], OTHERS)  # type: ignore[attr-defined]
+    bird.router.configure([bird.neighbour()], OTHERS)
     bird.until("it is back", lambda: len(bird.routes()) == len(OTHERS), 3)
 
 
@@ -127,7 +127,7 @@ HOSTILE = {
 
 def test_a_hostile_peer_is_kept_to_what_is_its_business(bird: BgpLab) -> None:
     captured = ["192.0.2.1/32", "198.51.100.1/32", f"{bird.dz_ip}/32"]
-    bird.router.configure([bird.neighbour()], [*OTHERS, *HOSTILE, *captured])  # type: ignore[attr-defined]
+    bird.router.configure([bird.neighbour()], [*OTHERS, *HOSTILE, *captured])
     bird.until("the refusals are told", lambda: "RoutesRefused" in bird.codes(), 5)
     bird.until("what would capture is withheld", lambda: bird.condition("Held")[0] == "True", 5)
     refused = {
@@ -175,7 +175,7 @@ def test_a_wrong_as_is_said_for_as_long_as_it_is_wrong(monkeypatch: pytest.Monke
 
 def test_a_foreign_route_is_a_conflict_and_not_overwritten(bird: BgpLab) -> None:
     bird.host.ip("route add 198.19.0.1/32 via 198.51.100.1 proto static")
-    bird.router.configure([bird.neighbour()], [*OTHERS, "198.19.0.1/32"])  # type: ignore[attr-defined]
+    bird.router.configure([bird.neighbour()], [*OTHERS, "198.19.0.1/32"])
     bird.until("the conflict is told", lambda: bird.condition("Conflict")[0] == "True", 6)
     assert "via 198.51.100.1" in bird.host.ip("route show 198.19.0.1")
     bird.host.ip("route del 198.19.0.1/32")
@@ -219,7 +219,7 @@ def test_an_excluded_route_goes_and_returns(bird: BgpLab) -> None:
 def test_a_hundred_thousand_prefixes_are_bounded(bird: BgpLab) -> None:
     """The engine takes what it may, the rest is dropped; the session and what was there stay."""
     flood = [f"100.{64 + n // 65536}.{n // 256 % 256}.{n % 256}/32" for n in range(100_000)]
-    bird.router.configure([bird.neighbour()], [*OTHERS, *flood])  # type: ignore[attr-defined]
+    bird.router.configure([bird.neighbour()], [*OTHERS, *flood])
     bird.until("too many are told", lambda: "TooManyRoutes" in bird.codes(), 60)
     assert {prefix.removesuffix("/32") for prefix in OTHERS} <= bird.routes()
     assert bird.session()["status"] == "BGP Session Up"
@@ -229,7 +229,7 @@ def test_a_hundred_thousand_prefixes_are_bounded(bird: BgpLab) -> None:
         if "VmRSS" in w
     )
     assert rss < 400 * 1024
-    bird.router.configure([bird.neighbour()], OTHERS)  # type: ignore[attr-defined]
+    bird.router.configure([bird.neighbour()], OTHERS)
     bird.until("all of it is gone", lambda: len(bird.routes()) == len(OTHERS), 60)
 
 
@@ -245,7 +245,7 @@ def test_ten_thousand_flaps_a_minute_cost_a_share_of_a_core(bird: BgpLab) -> Non
     before, began = used(), time.monotonic()
     while time.monotonic() - began < 10:
         for announced in ([*OTHERS, *flapping], OTHERS):
-            bird.router.configure([bird.neighbour()], announced)  # type: ignore[attr-defined]
+            bird.router.configure([bird.neighbour()], announced)
             time.sleep(0.6)
     share = (used() - before) / (time.monotonic() - began)
     assert share < 0.35

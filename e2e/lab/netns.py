@@ -83,9 +83,7 @@ class Namespace:
 
     def pids(self) -> tuple[int, ...]:
         """Return the processes in here; none in the lab's own, which is everybody's."""
-        done = subprocess.run(
-            ["ip", "netns", "pids", self.name], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(["ip", "netns", "pids", self.name], capture_output=True, text=True, check=False)
         return tuple(int(pid) for pid in done.stdout.split()) if self.name else ()
 
     def pings(self, address: str, *options: str) -> bool:

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from e2e.lab.errors import LabError
 from e2e.lab.netns import Namespace
@@ -74,6 +75,10 @@ class Router:
         """Write its configuration."""
         (self.root / "router.conf").write_text(self.text(neighbours, extra))
 
+    def configure(self, neighbours: Iterable[Neighbour], extra: Iterable[str] = ()) -> None:
+        """Take another configuration without a restart."""
+        raise NotImplementedError
+
     def stop(self) -> None:
         """End it."""
         self.process.stop()
@@ -134,6 +139,8 @@ class BirdRouter(Router):
 class FrrRouter(Router):
     """A device that runs FRR's bgpd, alone: it speaks BGP and installs nothing."""
 
+    _known: Mapping[str, Neighbour] = MappingProxyType({})
+
     def command(self) -> Sequence[str]:
         """Return the command that runs it in the foreground."""
         return [
@@ -145,6 +152,7 @@ class FrrRouter(Router):
     def text(self, neighbours: Iterable[Neighbour], extra: Iterable[str]) -> str:
         """Return its configuration."""
         users = list(neighbours)
+        self._known = {user.remote: user for user in users}
         lines = [
             f"router bgp {self.asn}",
             " bgp router-id 192.0.2.1",
@@ -152,39 +160,74 @@ class FrrRouter(Router):
             " no bgp network import-check",
             " no bgp default ipv4-unicast",
             f" timers bgp {self.timers.keepalive} {self.timers.hold}",
+            " address-family ipv4 unicast",
+            *(f"  network {prefix} route-map USERS" for prefix in extra),
+            " exit-address-family",
+            "exit",
+            f"bgp as-path access-list ONE permit ^{USER_ASN}$",
+            "route-map USERS permit 10",
+            f" set as-path prepend {USER_ASN}",
+            "exit",
         ]
-        for user in users:
-            lines += [
-                f" neighbor {user.remote} remote-as {USER_ASN}",
-                f" neighbor {user.remote} passive",
-                f" neighbor {user.remote} update-source {user.local}",
-                f" neighbor {user.remote} disable-connected-check",
-                f" neighbor {user.remote} advertisement-interval 0",
-            ]
-        lines.append(" address-family ipv4 unicast")
-        lines += [f"  network {prefix} route-map USERS" for prefix in extra]
-        for user in users:
-            lines += [
-                f"  neighbor {user.remote} activate",
-                f"  neighbor {user.remote} next-hop-self force",
-                f"  neighbor {user.remote} maximum-prefix 1",
-                f"  neighbor {user.remote} route-map IN-{user.name} in",
-                f"  neighbor {user.remote} route-map OUT-{user.name} out",
-            ]
-        lines += [" exit-address-family", "!", f"bgp as-path access-list ONE permit ^{USER_ASN}$"]
-        lines += ["route-map USERS permit 10", f" set as-path prepend {USER_ASN}", "!"]
-        for user in users:
-            lines += [
-                f"ip prefix-list DZ-{user.name} permit {user.dz_ip}/32",
-                f"route-map IN-{user.name} permit 10",
-                f" match ip address prefix-list DZ-{user.name}",
-                " match as-path ONE",
-                f"route-map OUT-{user.name} deny 10",
-                f" match ip address prefix-list DZ-{user.name}",
-                f"route-map OUT-{user.name} permit 20",
-                "!",
-            ]
-        return "\n".join(lines) + "\n"
+        return "\n".join([*lines, *(line for user in users for line in self._lines(user))]) + "\n"
+
+    def _lines(self, user: Neighbour) -> list[str]:
+        """Return the lines that add one user."""
+        return [
+            f"ip prefix-list DZ-{user.name} permit {user.dz_ip}/32",
+            f"route-map IN-{user.name} permit 10",
+            f" match ip address prefix-list DZ-{user.name}",
+            " match as-path ONE",
+            "exit",
+            f"route-map OUT-{user.name} deny 10",
+            f" match ip address prefix-list DZ-{user.name}",
+            "exit",
+            f"route-map OUT-{user.name} permit 20",
+            "exit",
+            f"router bgp {self.asn}",
+            f" neighbor {user.remote} remote-as {USER_ASN}",
+            f" neighbor {user.remote} passive",
+            f" neighbor {user.remote} update-source {user.local}",
+            f" neighbor {user.remote} disable-connected-check",
+            f" neighbor {user.remote} advertisement-interval 0",
+            " address-family ipv4 unicast",
+            f"  neighbor {user.remote} activate",
+            f"  neighbor {user.remote} next-hop-self force",
+            f"  neighbor {user.remote} maximum-prefix 1",
+            f"  neighbor {user.remote} route-map IN-{user.name} in",
+            f"  neighbor {user.remote} route-map OUT-{user.name} out",
+            " exit-address-family",
+            "exit",
+        ]
+
+    def configure(self, neighbours: Iterable[Neighbour], extra: Iterable[str] = ()) -> None:
+        """Take other users without a restart: what is the same is not touched. `extra` stays as it was."""
+        del extra
+        wanted = {user.remote: user for user in neighbours}
+        gone = [user for remote, user in self._known.items() if wanted.get(remote) != user]
+        new = [user for remote, user in wanted.items() if self._known.get(remote) != user]
+        lines = (
+            [f"router bgp {self.asn}", *(f" no neighbor {user.remote}" for user in gone), "exit"]
+            if gone
+            else []
+        )
+        for user in gone:
+            names = (
+                f"route-map IN-{user.name}",
+                f"route-map OUT-{user.name}",
+                f"ip prefix-list DZ-{user.name}",
+            )
+            lines += [f"no {name}" for name in names]
+        lines += [line for user in new for line in self._lines(user)]
+        self._known = wanted
+        if lines:
+            self.run(
+                "vtysh", "--vty_socket", str(self.root), "-d", "bgpd", *_each("-c", ["configure", *lines])
+            )
+
+
+def _each(option: str, values: Iterable[str]) -> list[str]:
+    return [word for value in values for word in (option, value)]
 
 
 def frr_missing() -> str | None:
@@ -202,3 +245,30 @@ def bird_missing() -> str | None:
 
 
 KINDS: Mapping[str, type[Router]] = {"bird": BirdRouter, "frr": FrrRouter}
+
+
+class PeerUser(Router):
+    """Another user of a device: BIRD announces its one address and installs what it learns."""
+
+    address = ""
+    overlay: tuple[str, str] = ("", "")
+    """The two ends of its /31: the device's and its own."""
+
+    def command(self) -> Sequence[str]:
+        """Return the command that runs it in the foreground."""
+        return ["bird", "-f", "-c", str(self.root / "router.conf"), "-s", str(self.root / "router.ctl")]
+
+    def text(self, neighbours: Iterable[Neighbour], extra: Iterable[str]) -> str:
+        """Return its configuration; it has one device and nothing to announce beside itself."""
+        del neighbours, extra
+        device, own = self.overlay
+        return (
+            f"log stderr all;\nrouter id {self.address};\nprotocol device user_device {{}}\n"
+            f"protocol static user_own {{ ipv4; route {self.address}/32 blackhole; }}\n"
+            f"protocol kernel user_kernel {{ metric 50; ipv4 {{ import none; export filter {{\n"
+            f"  if source != RTS_BGP then reject; krt_prefsrc = {self.address}; accept; }}; }}; }}\n"
+            f"protocol bgp user_bgp {{ local {own} as {USER_ASN}; neighbor {device} as {self.asn};\n"
+            f'  interface "dz0"; direct; allow local as 1; connect delay time 1; connect retry time 2;\n'
+            f"  error wait time 1, 5; ipv4 {{ next hop self; import where net != {self.address}/32;\n"
+            f"  export where source = RTS_STATIC; }}; }}\n"
+        )
