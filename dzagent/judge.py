@@ -11,7 +11,7 @@ from dzagent.bgp.session import UP, SessionView
 from dzagent.bgp.speaker import BgpView
 from dzagent.conditions import Status
 from dzagent.feed import LedgerView
-from dzagent.guard import Held
+from dzagent.guard import LEARNED, Held
 from dzagent.hostfacts import Facts
 from dzagent.intent import IntentView
 from dzagent.model import (
@@ -136,7 +136,7 @@ def judge(report: PassReport, services: Sequence[ServiceView], mode: str) -> lis
     """Return every condition of this pass as (type, status, reason, message)."""
     identity = report.facts.identity
     known = not isinstance(identity, Problem)
-    sync = _in_sync(report, mode)
+    sync, session = _in_sync(report, mode), session_up(report)
     held = "; ".join(f"{describe(item.step.target)}: {item.reason}" for item in report.held[:5])
     conflicts = "; ".join(f"{describe(c.wanted.obj)} is held by {c.owner}" for c in report.plan.conflicts[:5])
     return [
@@ -160,10 +160,10 @@ def judge(report: PassReport, services: Sequence[ServiceView], mode: str) -> lis
             report.render_problem or f"generation {report.generation}",
         ),
         sync,
-        session_up(report),
+        session,
         ("Conflict", *_flag(bool(conflicts), "ForeignObject", conflicts, "nobody else holds what we need")),
         ("Held", *_flag(bool(held), "WouldCapture", held, "nothing is withheld")),
-        _ready(report, services, sync),
+        _ready(report, services, sync, session),
     ]
 
 
@@ -258,7 +258,9 @@ def _in_sync(report: PassReport, mode: str) -> Judgement:
     return ("InSync", "False", "StepsLeft", f"{steps} steps are left: {why}")
 
 
-def _ready(report: PassReport, services: Sequence[ServiceView], sync: Judgement) -> Judgement:
+def _ready(
+    report: PassReport, services: Sequence[ServiceView], sync: Judgement, session: Judgement
+) -> Judgement:
     def no(reason: str, message: str) -> Judgement:
         return ("Ready", "False", reason, message)
 
@@ -267,11 +269,28 @@ def _ready(report: PassReport, services: Sequence[ServiceView], sync: Judgement)
     if report.wishes.kept:
         problem = next(iter(report.wishes.kept.values()))
         return no(problem.code, problem.message)
-    if report.held:
+    if any(not _is_learned(item) for item in report.held):  # what a peer announces does not make us unready
         return no("Held", "something is withheld: see `dzagent plan`")
     if sync[1] != "True":
         return no(sync[2], sync[3])
+    missing = _missing(report, services, session)
+    if missing is not None:
+        return no(*missing)
+    return ("Ready", "True", "Provisioned", f"{len(services)} of {len(services)} services are provisioned")
+
+
+def _missing(
+    report: PassReport, services: Sequence[ServiceView], session: Judgement
+) -> tuple[str, str] | None:
+    """Say what is missing where the kernel is as it should be: a reason and a message."""
     if not services:
         reasons = "; ".join(dict.fromkeys(report.wishes.withdrawn.values()))
-        return no("NoService", f"the ledger grants nothing: {reasons}")
-    return ("Ready", "True", "Provisioned", f"{len(services)} of {len(services)} services are provisioned")
+        return "NoService", f"the ledger grants nothing: {reasons}"
+    if report.bgp is not None and session[1] != "True":
+        return "SessionDown", session[3]
+    return None
+
+
+def _is_learned(held: Held) -> bool:
+    origin = held.step.origin
+    return origin is not None and origin.file.startswith(LEARNED)

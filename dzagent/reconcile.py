@@ -18,7 +18,7 @@ from typing import Protocol, TypeAlias
 
 from dzagent.audit import audit_line, causes
 from dzagent.backoff import Backoff
-from dzagent.bgp.joining import Joiner, Learned
+from dzagent.bgp.joining import Joiner, Learned, capturing
 from dzagent.bgp.speaker import BgpView, Changes
 from dzagent.config import Config
 from dzagent.desired import DesiredStore
@@ -48,7 +48,7 @@ from dzagent.model import (
 )
 from dzagent.plan import Ownership, make_plan
 from dzagent.policy import Policy
-from dzagent.protect import SSH_PEER
+from dzagent.protect import SSH_LOCAL, SSH_PEER, without
 from dzagent.render import Templates, parse_texts, render_service
 from dzagent.report import Reporter
 from dzagent.services import decide
@@ -443,11 +443,25 @@ class Reconciler:
         version, learned = self._learned
         inputs = (desired, observed, version, self._unknown_peers, setting)
         if self._planned is None or self._planned[0] != inputs:
-            joined = self._joiner.join(desired, observed, version, learned, self._unknown_peers)
+            gone = self._now_capturing(learned, setting)
+            kept = {
+                n: {p: r for p, r in routes.items() if (n, p) not in gone} for n, routes in learned.items()
+            }
+            joined = self._joiner.join(
+                desired, observed, (version, gone), kept if gone else learned, self._unknown_peers
+            )
             plan = make_plan(joined.desired, joined.observed, self._owner)
             plan = spare(plan, setting.textless, self._links)
             self._planned = (inputs, self._check(plan, setting))
         return self._planned[1]
+
+    def _now_capturing(self, learned: Learned, setting: _Setting) -> frozenset[tuple[ServiceName, str]]:
+        """Return installed routes that lead to what has become protected since: such as a new RPC address.
+
+        An SSH session does not count: it never removes an installed route.
+        """
+        hard = without(setting.protected, SSH_PEER, SSH_LOCAL).addresses.keys() - set(setting.own)
+        return capturing(learned, hard) & self._joiner.installed.keys()
 
     def _check(self, plan: Plan, setting: _Setting) -> tuple[Plan, tuple[Held, ...]]:
         warn = self._parts.policy.bgp.ssh_peer == "warn"

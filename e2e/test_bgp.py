@@ -18,7 +18,7 @@ import pytest
 from e2e.lab.bgp import BgpLab, bgp_lab, missing, prefixes
 from e2e.lab.netns import Monitor
 from e2e.lab.processes import Process
-from e2e.lab.routers import frr_missing
+from e2e.lab.routers import BirdRouter, frr_missing
 from e2e.lab.wait import stays
 
 PATIENCE = float(os.environ.get("LAB_PATIENCE", "1"))
@@ -104,6 +104,7 @@ def test_a_link_that_was_away_costs_three_seconds(lab: BgpLab) -> None:
 
 
 def test_the_device_gets_exactly_our_address(bird: BgpLab) -> None:
+    assert isinstance(bird.router, BirdRouter)
     seen = bird.router.tell("show", "route", "protocol", "dev_bgp_host", "table", "dvt_host")
     assert seen.count("/32") == 1
     assert f"{bird.dz_ip}/32" in seen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -73,6 +74,13 @@ class World(PlainWorld):
             )
         )
 
+    def grant(self, users: Mapping[str, UserSpec] | UserSpec = SPEC) -> None:
+        """Make the tunnel; it is not ready before its session is up."""
+        self.say(enabled=True)
+        self.ledger(users)
+        assert self.run() > 0
+        assert self.condition("Ready") == ("False", "SessionDown")
+
     def look(self, count: int = 1) -> None:
         for _ in range(count):
             self.time.pass_(0.2)
@@ -106,6 +114,7 @@ def test_what_is_announced_is_installed_with_everything_it_needs(world: World) -
     route = next(r for r in world.kernel.routes if str(r.dst) == "198.18.0.1/32")
     assert route == Route(route.dst, IPv4Address("169.254.0.4"), "doublezero0", 254, 210, CLIENT)
     assert world.condition("SessionUp") == ("True", "Established")
+    assert world.condition("Ready") == ("True", "Provisioned")
     session = world.status()["services"][0]["session"]
     assert session["status"] == "BGP Session Up"
     assert session["last_update"] == int(world.time.wall - 1.8)
@@ -232,6 +241,7 @@ def test_what_would_capture_is_withheld_and_the_rest_goes_on(world: World) -> No
     world.run()
     assert world.condition("Held") == ("True", "WouldCapture")
     assert len(world.plan()["held"]) == 3
+    assert world.condition("Ready") == ("True", "Provisioned")  # a peer cannot make us unready
 
 
 @pytest.mark.parametrize(("policy", "installed"), [("warn", True), ("withhold", False)])
@@ -258,6 +268,16 @@ def test_a_new_ssh_session_never_removes_a_route(world: World) -> None:
     world.ssh = frozenset({(CLIENT, IPv4Address("198.18.0.1"))})
     assert world.run(2) == 0
     assert world.learned == set(rib(1))
+
+
+def test_a_route_that_leads_to_what_has_become_protected_goes(world: World) -> None:
+    world.up(1, 2)
+    world.feed.seen = replace(world.feed.seen, rpc_addresses=frozenset({IPv4Address("198.18.0.1")}))
+    world.run()
+    assert world.learned == set(rib(2))
+    world.run()
+    assert world.condition("Held") == ("True", "WouldCapture")
+    assert world.run() == 0
 
 
 def test_a_lost_address_holds_the_routes_back_until_it_returns(world: World) -> None:

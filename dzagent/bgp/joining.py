@@ -102,6 +102,19 @@ def join(
     )
 
 
+def capturing(learned: Learned, protected: Iterable[IPv4Address]) -> frozenset[tuple[ServiceName, str]]:
+    """Return the learned routes that lead one of these addresses into a tunnel, installed or not.
+
+    Few addresses and 33 lengths are looked up, however many routes there are.
+    """
+    found: set[tuple[ServiceName, str]] = set()
+    for address in protected:
+        for length in range(33):
+            prefix = f"{IPv4Network((int(address), length), strict=False)}"
+            found.update((name, prefix) for name, routes in learned.items() if prefix in routes)
+    return frozenset(found)
+
+
 def _no_source(name: ServiceName, source: IPv4Address, count: int) -> Problem:
     message = f"{source} is not an address of this host: {count} learned routes wait for it"
     return Problem("DzIpMissing", message, name)
@@ -141,7 +154,12 @@ class Joiner:
     _joined: Joined | None = None
 
     def join(
-        self, desired: Desired, observed: Observed, version: int, learned: Learned, doubtful: Collection[str]
+        self,
+        desired: Desired,
+        observed: Observed,
+        version: object,
+        learned: Learned,
+        doubtful: Collection[str],
     ) -> Joined:
         """As the function `join`; `version` tells one `learned` from another."""
         inputs = (version, desired, observed.links, observed.addresses, observed.routes, tuple(doubtful))
