@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Literal, cast
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from dzagent import yamlfile
 from dzagent.errors import ConfigError
@@ -23,8 +23,12 @@ DEFAULT_CONFIG = Path("/etc/dzagent/config.yaml")
 COMPAT_SOCKET = Path("/run/doublezerod/doublezerod.sock")
 """Where DoubleZero's own command line looks for its daemon."""
 
+OUTSIDE_LOOKUP = "https://ifconfig.me/ip"
+"""Who is asked for this host's address where it cannot be known otherwise (upstream: runtime/clientip.go)."""
+
 Network = Literal["mainnet-beta", "testnet", "devnet", "localnet", "custom"]
 ApplyMode = Literal["auto", "manual", "observe"]
+Commitment = Literal["finalized", "confirmed", "processed"]
 
 PROGRAM_IDS: Mapping[str, str] = {
     "mainnet-beta": "ser2VaTMAcYTaauMrTSfSrxBaUDq7BLNs2xfUugTAGv",
@@ -61,6 +65,16 @@ class Paths:
     def approval(self) -> Path:
         """The id of the plan that a person approved."""
         return self.state / "intent" / "apply.json"
+
+    @property
+    def forget(self) -> Path:
+        """A person's word that what is known of the ledger is to be forgotten."""
+        return self.state / "intent" / "forget.json"
+
+    @property
+    def snapshot(self) -> Path:
+        """The last good answer of the ledger, for a reboot without an RPC."""
+        return self.state / "ledger" / "last.json"
 
     @property
     def desired(self) -> Path:
@@ -135,11 +149,15 @@ class Paths:
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """Times in seconds: between polls of the ledger, between full readings of the kernel, total of one RPC call."""
+    """Times in seconds: between polls of the ledger, between full readings of the kernel, total of one RPC call;
+    between searches for own users, and between lists of all devices while something needs them.
+    """
 
     poll: float = 10.0
     observe: float = 2.0
     rpc_timeout: float = 10.0
+    search: float = 60.0
+    devices: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +174,11 @@ class Links:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The whole configuration, checked. `rpc` may be empty: see `require_rpc`."""
+    """The whole configuration, checked. `rpc` may be empty: see `require_rpc`.
+
+    websocket: URLs of subscriptions, empty for none. rpc_budget: requests a minute. outside_lookup: the URL that
+    tells this host's address, "" for none.
+    """
 
     network: Network = "mainnet-beta"
     program_id: str = PROGRAM_IDS["mainnet-beta"]
@@ -170,7 +192,11 @@ class Config:
     links: Links = field(default_factory=Links)
     compat_socket: bool = False
     log_level: str = "info"
-    outside_lookup: bool = False
+    outside_lookup: str = OUTSIDE_LOOKUP
+    websocket: tuple[str, ...] = ()
+    rpc_budget: int = 120
+    commitment: Commitment = "finalized"
+    full_fetch: bool = False
     file: str = str(DEFAULT_CONFIG)
 
     def require_rpc(self) -> tuple[str, ...]:
@@ -186,9 +212,10 @@ class Config:
 
 _TOP = (
     "network", "program_id", "rpc", "client_ip", "apply", "policy", "templates", "compat_socket",
-    "log_level", "intervals", "directories", "links",
+    "log_level", "intervals", "directories", "links", "websocket", "rpc_budget", "commitment", "full_fetch",
+    "outside_lookup",
 )  # fmt: skip
-_INTERVALS = ("poll", "observe", "rpc_timeout")
+_INTERVALS = ("poll", "observe", "rpc_timeout", "search", "devices")
 _DIRECTORIES = ("state", "run")
 _LINKS = ("unicast", "multicast")
 
@@ -218,15 +245,26 @@ def parse_config(item: Item | None, file: str) -> Config:
     top = yamlfile.section(item, _TOP, file)
     network = cast("Network", top.read("network", yamlfile.one_of(*PROGRAM_IDS, "custom"), "mainnet-beta"))
     apply = cast("ApplyMode", top.read("apply", yamlfile.one_of("auto", "manual", "observe"), "auto"))
+    default_rpc: tuple[str, ...] = (LOCALNET_RPC,) if network == "localnet" else ()
+    rpc = top.read("rpc", _urls, default_rpc)
+    intervals = _intervals(top)
     return Config(
         network=network,
         program_id=_program_id(top, network),
-        rpc=top.read("rpc", _urls, (LOCALNET_RPC,) if network == "localnet" else ()),
+        rpc=rpc,
+        websocket=_websocket(top, rpc),
+        rpc_budget=top.read("rpc_budget", yamlfile.whole(10, 6000), _budget(intervals)),
+        commitment=cast(
+            "Commitment",
+            top.read("commitment", yamlfile.one_of("finalized", "confirmed", "processed"), "finalized"),
+        ),
+        full_fetch=top.read("full_fetch", yamlfile.truth, False),
+        outside_lookup=_outside_lookup(top, network),
         client_ip=top.read("client_ip", yamlfile.optional(_client_ip), None),
         apply=apply,
         policy=top.read("policy", _policy, "default"),
         templates=top.read("templates", yamlfile.absolute_path, Path("/etc/dzagent/templates.d")),
-        intervals=_intervals(top),
+        intervals=intervals,
         paths=_paths(top),
         links=_links(top),
         compat_socket=top.read("compat_socket", yamlfile.truth, False),
@@ -295,18 +333,67 @@ def _urls(item: Item) -> tuple[str, ...]:
 
 
 def _url(item: Item) -> str:
+    return _checked_url(
+        item, ("http", "https"), "an http or https URL with a host, such as https://rpc.example.net/TOKEN"
+    )
+
+
+def _checked_url(item: Item, schemes: tuple[str, ...], what: str) -> str:
     value = yamlfile.text(item)
-    expected = item.error("expected an http or https URL with a host, such as https://rpc.example.net/TOKEN")
+    expected = item.error(f"expected {what}")
     try:
         parts = urlsplit(value)
         port = parts.port
     except ValueError as error:
         raise expected from error
-    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0 or parts.fragment:
+    if parts.scheme not in schemes or not parts.hostname or port == 0 or parts.fragment:
         raise expected
     if not value.isascii() or " " in value or "\\" in value:
         raise expected
     return value
+
+
+def _budget(intervals: Intervals) -> int:
+    """Return requests a minute that leave room for four requests a poll, and never less than 120."""
+    return max(120, int(60 + 240 / intervals.poll))
+
+
+def _websocket(top: Section, rpc: tuple[str, ...]) -> tuple[str, ...]:
+    item = top.entries.get("websocket")
+    if item is None or (not item.is_list and item.plain("auto, none or a ws or wss URL") == "auto"):
+        return tuple(websocket_url(url) for url in rpc)
+    if not item.is_list and item.plain("auto, none or a ws or wss URL") == "none":
+        return ()
+    if not item.is_list:
+        return (_ws_url(item),)
+    return yamlfile.list_of(_ws_url, "ws or wss URLs", 8)(item)
+
+
+def websocket_url(url: str) -> str:
+    """Return where the subscriptions of an RPC URL are by Solana's convention: the same place, or the next port.
+
+    A named port other than 443 and 80 is followed by the websocket's (Agave: rpc 8899, pubsub 8900).
+    """
+    parts = urlsplit(url)
+    scheme = "wss" if parts.scheme == "https" else "ws"
+    place = parts.netloc
+    if parts.port not in {None, 80, 443} and parts.port != 65535:
+        place = f"{place.rpartition(':')[0]}:{(parts.port or 0) + 1}"
+    return urlunsplit((scheme, place, parts.path, parts.query, ""))
+
+
+def _ws_url(item: Item) -> str:
+    return _checked_url(item, ("ws", "wss"), "auto, none or a ws or wss URL with a host")
+
+
+def _outside_lookup(top: Section, network: str) -> str:
+    expected = "auto, none or an http or https URL that answers with this host's address"
+    item = top.entries.get("outside_lookup")
+    if item is None or item.plain(expected) == "auto":
+        return OUTSIDE_LOOKUP if network not in {"localnet", "custom"} else ""
+    if item.plain(expected) == "none":
+        return ""
+    return _checked_url(item, ("http", "https"), expected)
 
 
 def _client_ip(item: Item) -> IPv4Address:
@@ -332,6 +419,8 @@ def _intervals(top: Section) -> Intervals:
         poll=part.read("poll", yamlfile.number(1, 3600, "seconds"), Intervals().poll),
         observe=part.read("observe", yamlfile.number(0.1, 3600, "seconds"), Intervals().observe),
         rpc_timeout=part.read("rpc_timeout", yamlfile.number(0.5, 120, "seconds"), Intervals().rpc_timeout),
+        search=part.read("search", yamlfile.number(10, 3600, "seconds"), Intervals().search),
+        devices=part.read("devices", yamlfile.number(10, 86400, "seconds"), Intervals().devices),
     )
 
 

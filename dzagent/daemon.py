@@ -6,33 +6,30 @@ import fcntl
 import gc
 import logging
 import os
-import random
 import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import click
 
 from dzagent import __version__
+from dzagent.age import boot_seconds
 from dzagent.bgp.bird import Bird, BirdFiles
 from dzagent.bgp.service import Bgp
 from dzagent.bgp.speaker import Clocks
 from dzagent.config import DEFAULT_CONFIG, Config, load_config
 from dzagent.desired import DesiredStore
-from dzagent.errors import ConfigError, DzagentError, StateError, Unreachable
-from dzagent.feed import LedgerFeed, Timing, resolve_hosts, rpc_hosts
-from dzagent.files import write_json
+from dzagent.errors import DzagentError, StateError
 from dzagent.hostfacts import HostProbe
 from dzagent.intent import IntentReader
 from dzagent.kernel.iproute import IpRoute
-from dzagent.ledger.poller import DirectPoller
-from dzagent.ledger.rpc import Rpc, RpcClient
-from dzagent.policy import Policy, find_policy, load_policy
+from dzagent.ledgerside import LedgerSide
+from dzagent.outside import Outside
+from dzagent.policy import find_policy, load_policy
 from dzagent.reconcile import Parts, Reconciler
 from dzagent.render import Templates
 from dzagent.report import Reporter
@@ -47,24 +44,8 @@ SITE_POLICIES = Path("/etc/dzagent/policies")
 GC_THRESHOLD = (50_000, 20, 50)
 """Thousands of routes are hundreds of thousands of objects without a cycle: looking for one too often costs more."""
 
-JITTER = 0.2
-"""Polls of many hosts are spread by this share of the interval, either way."""
-
-
-class _NoRpc:
-    """Stands in for an endpoint that is not configured yet: the agent runs, and says what is missing."""
-
-    endpoint = ""
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-
-    def call(self, _method: str, _params: Sequence[Any] = ()) -> Any:
-        """Say what to configure."""
-        try:
-            self._config.require_rpc()
-        except ConfigError as error:
-            raise Unreachable(str(error)) from error
+LOCK_SECONDS, LOCK_STEP = 1.0, 0.05
+"""How long, and how often, the reconciler's lock is tried."""
 
 
 class Daemon:
@@ -78,9 +59,15 @@ class Daemon:
         policy = load_policy(policy_file)
         templates = Templates([config.templates, *places("templates")])
         kernel = IpRoute()
-        rpc = Rpc(config.rpc, timeout=config.intervals.rpc_timeout) if config.rpc else _NoRpc(config)
-        self._probe = HostProbe(config, policy, kernel, clock=time.monotonic)
-        self._feed = self._make_feed(rpc, policy)
+        self._probe = HostProbe(
+            config, policy, kernel, clock=time.monotonic, outside=_outside(config, self.wake)
+        )
+        self._ledger = LedgerSide(
+            config,
+            policy,
+            candidates=self._probe.candidates,
+            on_news=lambda: self.wake.set("ledger"),
+        )
         self._socket = WakeSocket(config.paths.wake, self.wake)
         self._bgp = Bgp(
             Bird(BirdFiles(config.paths.engine, config.paths.sessions, policy.bgp.port), templates),
@@ -95,30 +82,15 @@ class Daemon:
                 config=config,
                 policy=policy,
                 kernel=kernel,
-                feed=self._feed,
+                feed=self._ledger.feed,
                 store=DesiredStore(config.paths),
                 templates=templates,
                 intent=IntentReader(config.paths.intent),
                 probe=self._probe,
                 reporter=Reporter(config, version=__version__, pid=os.getpid(), clock=time.time),
-                now=time.monotonic,
+                now=boot_seconds,
                 bgp=self._bgp,
             )
-        )
-
-    def _make_feed(self, rpc: RpcClient, policy: Policy) -> LedgerFeed:
-        config = self._config
-        hosts = rpc_hosts(config.rpc)
-        chance = random.SystemRandom()
-        return LedgerFeed(
-            DirectPoller(rpc, config.program_id, absent_polls=policy.absent_polls),
-            candidates=self._probe.candidates,
-            on_news=lambda: self.wake.set("ledger"),
-            publish=lambda report: write_json(config.paths.ledger, report),
-            resolve=lambda: resolve_hosts(hosts),
-            endpoint=lambda: rpc.endpoint,
-            interval=config.intervals.poll,
-            timing=Timing(time.time, time.monotonic, lambda: chance.uniform(1 - JITTER, 1 + JITTER)),
         )
 
     def run(self) -> None:
@@ -126,7 +98,7 @@ class Daemon:
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         self._socket.start()
-        self._feed.start()
+        self._ledger.start()
         self._bgp.start()
         log.info(
             "dzagentd %s started: network %s, mode %s", __version__, self._config.network, self._config.apply
@@ -135,7 +107,7 @@ class Daemon:
             self._reconciler.run(self.wake, self._stopping.is_set)
         finally:
             self._bgp.stop()
-            self._feed.stop()
+            self._ledger.stop()
             self._socket.stop()
         log.info("dzagentd stopped; what it set up stays in place")
 
@@ -144,18 +116,36 @@ class Daemon:
         self.wake.set("stop")
 
 
-def take_lock(path: Path) -> int:
-    """Become the only reconciler of this run directory. Raises StateError if another one runs."""
+def _outside(config: Config, wake: Wake) -> Outside | None:
+    """Return who is asked for this host's address where nothing nearer tells it."""
+    if not config.outside_lookup:
+        return None
+    return Outside(config.outside_lookup, clock=time.monotonic, on_news=lambda: wake.set("client-ip"))
+
+
+def take_lock(
+    path: Path, *, patience: float = LOCK_SECONDS, wait: Callable[[float], None] = time.sleep
+) -> int:
+    """Become the only reconciler of this run directory. Raises StateError if another one runs.
+
+    patience: seconds to go on trying, since the API holds the lock for a moment when it looks whether we run.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise StateError(f"{path} cannot be opened ({error.strerror})") from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(fd)
-        raise StateError(f"another dzagentd runs already: it holds {path}") from error
+    tries = max(1, round(patience / LOCK_STEP))
+    for left in reversed(range(tries)):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if left == 0:
+                os.close(fd)
+                raise StateError(f"another dzagentd runs already: it holds {path}") from error
+            wait(LOCK_STEP)
+        else:
+            break
     return fd
 
 

@@ -8,8 +8,15 @@ DzagentError
 ├── DecodeError           account bytes that cannot be read
 ├── LedgerError           the ledger gave no usable answer
 │   ├── Unreachable       no answer (refused, timed out, too large, HTTP error)
-│   │   └── RateLimited   the node asks for fewer requests
+│   │   ├── RateLimited   the node asks for fewer requests
+│   │   │   └── OverBudget   our own budget of requests is used up
+│   │   ├── NameUnresolved   the host name has no address
+│   │   └── TlsFailed     no secure connection: certificate, clock, protocol
 │   └── Unusable          an answer that is not what was asked for
+│       ├── NotAnRpc      a server of another kind (a web page, say)
+│       ├── MethodRefused the server does not serve this kind of request
+│       ├── WrongProgram  this ledger does not have the program
+│       ├── SlotLeap      a slot so far ahead that it cannot be true yet
 │       ├── LaggingNode   an answer older than one already seen: not a failure, nothing changes
 │       └── LedgerChanged another genesis hash: a different ledger, nothing changes
 ├── EngineError           the BGP engine gave no usable answer: never "no routes"
@@ -69,8 +76,43 @@ class RateLimited(Unreachable):
         super().__init__(message)
 
 
+class OverBudget(RateLimited):
+    """Our own budget of requests a minute is used up; nothing was sent."""
+
+
+class NameUnresolved(Unreachable):
+    """The name of the endpoint has no address, or the resolver does not answer."""
+
+
+class TlsFailed(Unreachable):
+    """No secure connection: a certificate that does not fit, a clock that is wrong, another protocol."""
+
+
 class Unusable(LedgerError):
     """An answer arrived that is not what was asked for."""
+
+
+class NotAnRpc(Unusable):
+    """A server of another kind answered: a web page, or JSON that is no JSON-RPC."""
+
+
+class MethodRefused(Unusable):
+    """The server does not serve this method, or not with these parameters."""
+
+
+class WrongProgram(Unusable):
+    """The ledger holds nothing of the configured program: the wrong program id, or the wrong network."""
+
+
+class SlotLeap(Unusable):
+    """An answer for a slot that cannot have been reached; `slot` is what it says.
+
+    Believed at once it would make every honest answer after it an old one.
+    """
+
+    def __init__(self, message: str, slot: int = 0) -> None:
+        self.slot = slot
+        super().__init__(message)
 
 
 class LaggingNode(Unusable):

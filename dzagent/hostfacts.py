@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
-from typing import Final
+from typing import Final, Protocol
 
 from dzagent.config import Config
 from dzagent.errors import KernelError
 from dzagent.feed import LedgerView
 from dzagent.identity import (
+    MAX_CANDIDATES,
     SshSession,
     candidates,
     choose_client_ip,
@@ -27,7 +28,7 @@ from dzagent.identity import (
 from dzagent.kernel.protocol import Kernel
 from dzagent.ledger.snapshot import Snapshot
 from dzagent.matching import ACTIVATED
-from dzagent.model import Observed, Problem, Protected
+from dzagent.model import Observed, Problem, Protected, unique
 from dzagent.policy import Policy
 from dzagent.services import Host, tunnel_destinations
 
@@ -60,8 +61,31 @@ class Facts:
     installed: frozenset[IPv4Network] = frozenset()
 
 
+class OutsideView(Protocol):
+    """Who may be asked for this host's address."""
+
+    @property
+    def server(self) -> str:
+        """The host that is asked."""
+
+    @property
+    def error(self) -> str:
+        """Why the last look-up failed, "" if it did not."""
+
+    def known(self) -> IPv4Address | None:
+        """Return the address that was told last."""
+
+    def ask(self) -> None:
+        """Ask if it is due, without waiting."""
+
+    def again(self) -> None:
+        """Make the next `ask` due."""
+
+
 class HostProbe:
     """Collects the facts of a pass. `clock` gives monotonic seconds; the loop's thread alone calls it.
+
+    `outside` is asked only where neither a route nor an activated user tells the client IP.
 
     Only `candidates` is for other threads too.
     """
@@ -74,7 +98,9 @@ class HostProbe:
         *,
         clock: Callable[[], float],
         ssh_sessions: Callable[[Collection[int]], frozenset[SshSession]] = read_ssh_sessions,
+        outside: OutsideView | None = None,
     ) -> None:
+        self._outside = outside
         self._pinned = config.client_ip
         self._links = (config.links.unicast, config.links.multicast)
         self._policy = policy
@@ -96,11 +122,14 @@ class HostProbe:
         self._observed, self._intended = observed, intended
         routed = installed_prefixes(observed, self._policy.protocol, self._policy.edge)
         self._installed, self._routed = self._routed | routed, routed
-        self._sources.refresh(observed, self._links)
+        if self._sources.refresh(observed, self._links) and self._outside:
+            self._outside.again()
         pinned = self._pinned or intended
         self._default = None if pinned else self._sources.towards(ANYWHERE)
         before = self._candidates
-        self._candidates = candidates(self._pinned, intended, observed, self._default, self._links)
+        found = candidates(self._pinned, intended, observed, self._default, self._links)
+        told = self._outside.known() if self._outside and not pinned else None
+        self._candidates = unique([told, *found])[:MAX_CANDIDATES] if told else found
         return self._candidates != before
 
     def facts(self, view: LedgerView) -> Facts:
@@ -118,11 +147,26 @@ class HostProbe:
             host_addresses(self._observed, self._links),
             _activated_ips(view.snapshot),
         )
+        if isinstance(found, Problem) and found.code == "ClientIpUnknown" and view.snapshot is not None:
+            found = self._told(found)
         if isinstance(found, Problem):
             return Facts(found, protected, self._installed)
         ip, source = found
+        if ip == self._intended != self._pinned and ip not in host_addresses(self._observed, self._links):
+            source = f"{source}, which no interface of this host has"
         host = self._host(ip, protected, view.snapshot)
         return Facts(Identity(ip, source, host), protected, self._installed)
+
+    def _told(self, unknown: Problem) -> tuple[IPv4Address, str] | Problem:
+        """Ask outside: the ledger has answered and names none of this host's addresses."""
+        if self._outside is None:
+            return unknown
+        self._outside.ask()
+        address = self._outside.known()
+        if address is not None:
+            return address, f"outside look-up at {self._outside.server}"
+        state = self._outside.error or "it has not answered yet"
+        return Problem("ClientIpUnknown", f"{unknown.message.rstrip('.')}; {self._outside.server}: {state}.")
 
     def _protected(self, view: LedgerView, ssh: frozenset[SshSession]) -> Protected:
         return protected_facts(self._observed, self._links, rpc=sorted(view.rpc_addresses), ssh=sorted(ssh))
@@ -148,12 +192,14 @@ class _Sources:
         self._seen: object = None
         self._known: dict[IPv4Address, tuple[IPv4Address | None, float]] = {}
 
-    def refresh(self, observed: Observed, own: Collection[str]) -> None:
-        """Forget everything if what decides about sources has changed."""
+    def refresh(self, observed: Observed, own: Collection[str]) -> bool:
+        """Forget everything if what decides about sources has changed; tell whether it has."""
         seen = _routing_facts(observed, own)
-        if seen != self._seen:
-            self._seen = seen
-            self._known = {}
+        if seen == self._seen:
+            return False
+        self._seen = seen
+        self._known = {}
+        return True
 
     def towards(self, dst: IPv4Address) -> IPv4Address | None:
         """Return the source towards `dst`, None if there is none or it cannot be asked: then nobody guesses."""

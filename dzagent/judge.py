@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from dzagent.age import DataAge, ledger_conditions
 from dzagent.belongs import service_of_step
 from dzagent.bgp.session import UP, SessionView
 from dzagent.bgp.speaker import BgpView
@@ -49,6 +50,7 @@ class PassReport:
     held: tuple[Held, ...]
     outcomes: tuple[Outcome, ...]
     bgp: BgpView | None = None
+    age: DataAge = field(default_factory=DataAge)
 
 
 def view(name: ServiceName, report: PassReport) -> ServiceView | None:
@@ -152,7 +154,7 @@ def judge(report: PassReport, services: Sequence[ServiceView], mode: str) -> lis
             "Known" if not isinstance(identity, Problem) else identity.code,
             f"client IP {identity.client_ip}" if not isinstance(identity, Problem) else identity.message,
         ),
-        _ledger(report),
+        *ledger_conditions(report.view, report.age, enabled=report.intent.enabled),
         (
             "Rendered",
             "False" if report.render_problem else "True",
@@ -231,15 +233,8 @@ def _flag(on: bool, reason: str, message: str, otherwise: str) -> tuple[Status, 
     return ("True", reason, message) if on else ("False", "None", otherwise)
 
 
-def _ledger(report: PassReport) -> Judgement:
-    view = report.view
-    if report.intent.enabled is False:
-        return ("LedgerReachable", "Unknown", "Disabled", "a disabled agent asks the ledger nothing")
-    if view.error is not None:
-        return ("LedgerReachable", "False", view.error_code or "Error", view.error)
-    if view.snapshot is None:
-        return ("LedgerReachable", "Unknown", "Waiting", "no answer yet")
-    return ("LedgerReachable", "True", "Answered", "the last poll gave a sound answer")
+def _count(steps: int) -> str:
+    return "1 step is" if steps == 1 else f"{steps} steps are"
 
 
 def _in_sync(report: PassReport, mode: str) -> Judgement:
@@ -251,11 +246,11 @@ def _in_sync(report: PassReport, mode: str) -> Judgement:
         return ("InSync", "False", "Conflict", f"{len(report.plan.conflicts)} objects are held by others")
     if mode != "auto":
         hint = f"dzagent apply {report.plan.id}" if mode == "manual" else "observe mode never writes"
-        return ("InSync", "False", "Waiting", f"{steps} steps wait ({hint})")
+        return ("InSync", "False", "Waiting", f"{_count(steps)} waiting ({hint})")
     if report.intent.enabled is None:
-        return ("InSync", "Unknown", "IntentUnknown", f"{steps} steps wait: {report.intent.message}")
+        return ("InSync", "Unknown", "IntentUnknown", f"{_count(steps)} waiting: {report.intent.message}")
     why = failed[0].message if failed else "they are retried"
-    return ("InSync", "False", "StepsLeft", f"{steps} steps are left: {why}")
+    return ("InSync", "False", "StepsLeft", f"{_count(steps)} left: {why}")
 
 
 def _ready(
@@ -276,7 +271,8 @@ def _ready(
     missing = _missing(report, services, session)
     if missing is not None:
         return no(*missing)
-    return ("Ready", "True", "Provisioned", f"{len(services)} of {len(services)} services are provisioned")
+    what = "both services are" if len(services) > 1 else f"the {services[0].name} service is"
+    return ("Ready", "True", "Provisioned", f"{what} provisioned")
 
 
 def _missing(

@@ -235,7 +235,63 @@ def _own(status: Mapping[str, Any], ledger: Mapping[str, Any], enabled: bool | N
     slot = tuple(_numbers([(ledger.get("slot"), ())]))
     yield Metric("dzagent_slot", "Slot of the last good answer of the ledger.", "gauge", slot)
     wish = () if enabled is None else (Sample(float(enabled)),)
+    yield from _data(status, ledger)
     yield Metric("dzagent_enabled", "Whether a person wants the agent enabled.", "gauge", wish)
+
+
+def _data(status: Mapping[str, Any], ledger: Mapping[str, Any]) -> Iterator[Metric]:
+    """What the ledger's data is: its age and source, and what it costs."""
+    age = tuple(_numbers([(status.get("data_age_seconds"), ())]))
+    yield Metric("dzagent_ledger_data_age_seconds", "Age of the ledger data in use.", "gauge", age)
+    source = (("endpoint", _word(ledger.get("endpoint"))), ("mode", _word(ledger.get("mode"))))
+    samples = (Sample(1.0, source),) if source[0][1] else ()
+    yield Metric("dzagent_ledger_source_info", "Who answered last, and how it is asked.", "gauge", samples)
+    poll = _mapping(ledger.get("poll"))
+    for key, name, text in (
+        (
+            "bytes_received",
+            "dzagent_poll_received_bytes",
+            "Bytes that the last poll received, as on the wire.",
+        ),
+        ("bytes_sent", "dzagent_poll_sent_bytes", "Bytes that the last poll sent."),
+        ("requests", "dzagent_poll_requests", "Requests of the last poll."),
+        ("milliseconds", "dzagent_poll_milliseconds", "Duration of the last poll."),
+    ):
+        yield Metric(name, text, "gauge", tuple(_numbers([(poll.get(key), ())])))
+    errors = _mapping(ledger.get("errors"))
+    yield Metric(
+        "dzagent_ledger_errors_total",
+        "Polls that failed, by the kind of error.",
+        "counter",
+        tuple(_numbers((count, (("kind", str(kind)),)) for kind, count in errors.items())),
+    )
+    lagging = tuple(_numbers([(_mapping(ledger.get("polls")).get("lagging"), ())]))
+    yield Metric(
+        "dzagent_ledger_lagging_total", "Polls answered by a node that was behind.", "counter", lagging
+    )
+    yield from _endpoints(ledger)
+
+
+def _endpoints(ledger: Mapping[str, Any]) -> Iterator[Metric]:
+    listed = ledger.get("endpoints")
+    named = {
+        _word(entry.get("endpoint")): entry
+        for entry in (listed if isinstance(listed, list) else ())
+        if isinstance(entry, Mapping) and _word(entry.get("endpoint"))
+    }
+    requests = _numbers((entry.get("requests"), (("endpoint", name),)) for name, entry in named.items())
+    yield Metric("dzagent_rpc_requests_total", "Requests by RPC endpoint.", "counter", tuple(requests))
+    errors = _numbers(
+        (count, (("endpoint", name), ("kind", str(kind))))
+        for name, entry in named.items()
+        for kind, count in _mapping(entry.get("errors")).items()
+    )
+    yield Metric("dzagent_rpc_errors_total", "Failures by RPC endpoint and kind.", "counter", tuple(errors))
+    push = _mapping(ledger.get("push"))
+    connected = () if "connected" not in push else (Sample(float(push["connected"] is True)),)
+    yield Metric(
+        "dzagent_push_connected", "Whether changes are announced by a websocket.", "gauge", connected
+    )
 
 
 def _unique(conditions: Iterable[Any]) -> list[Mapping[str, Any]]:
@@ -291,5 +347,4 @@ def _escape(value: str) -> str:
 
 
 def _shown(value: float) -> str:
-    value = float(value)  # mypy lets an int pass for a float, and before Python 3.12 that has no is_integer
     return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)

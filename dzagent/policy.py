@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Literal, cast
 
 from dzagent import yamlfile
 from dzagent.errors import ConfigError
@@ -61,6 +62,21 @@ class Bgp:
 
 
 @dataclass(frozen=True, slots=True)
+class LedgerRules:
+    """What old or changed ledger data means for this site. Times in seconds.
+
+    stale_after: the age from which data is called stale. stale: what then happens to the services, keep or
+    teardown. restore_max_age: the greatest age of stored data that brings service back after a reboot.
+    changed: another ledger (genesis hash) is held until a person says so, or accepted.
+    """
+
+    stale_after: float = 900.0
+    stale: Literal["keep", "teardown"] = "keep"
+    restore_max_age: float = 86400.0
+    changed: Literal["hold", "accept"] = "hold"
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """A whole policy, checked.
 
@@ -76,13 +92,16 @@ class Policy:
     tunnel: Tunnel = field(default_factory=Tunnel)
     edge: Edge = field(default_factory=Edge)
     absent_polls: int = 2
+    ledger: LedgerRules = field(default_factory=LedgerRules)
     bgp: Bgp = field(default_factory=Bgp)
 
 
 _TOP = (
-    "protocol", "overlay_block", "prefix_min_length", "ssh_ports", "tunnel", "edge", "absent_polls", "bgp",
+    "protocol", "overlay_block", "prefix_min_length", "ssh_ports", "tunnel", "edge", "absent_polls", "ledger",
+    "bgp",
 )  # fmt: skip
 _TUNNEL = ("ttl", "mtu", "pmtudisc")
+_LEDGER = ("stale_after", "stale", "restore_max_age", "changed")
 _BGP = (
     "port", "poll", "max_routes", "min_length", "martians", "exclude", "route_config", "grace", "keep_stale",
     "ssh_peer",
@@ -144,6 +163,22 @@ def parse_policy(item: Item | None, file: str) -> Policy:
         edge=_edge(top),
         absent_polls=top.read("absent_polls", yamlfile.whole(1, 100), base.absent_polls),
         bgp=_bgp(top),
+        ledger=_ledger(top),
+    )
+
+
+def _ledger(top: Section) -> LedgerRules:
+    part = yamlfile.subsection(top, "ledger", _LEDGER)
+    base = LedgerRules()
+    stale = part.read("stale", yamlfile.one_of("keep", "teardown"), str(base.stale))
+    changed = part.read("changed", yamlfile.one_of("hold", "accept"), str(base.changed))
+    return LedgerRules(
+        stale_after=part.read("stale_after", yamlfile.number(30, 31_536_000, "seconds"), base.stale_after),
+        stale=cast("Literal['keep', 'teardown']", stale),
+        restore_max_age=part.read(
+            "restore_max_age", yamlfile.number(0, 31_536_000, "seconds"), base.restore_max_age
+        ),
+        changed=cast("Literal['hold', 'accept']", changed),
     )
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Protocol, TypeAlias
 
+from dzagent.age import DataAge, is_stale, restored_problem, torn_down, without_answer
 from dzagent.audit import audit_line, causes
 from dzagent.backoff import Backoff
 from dzagent.bgp.joining import Joiner, Learned, capturing
@@ -134,6 +135,15 @@ class _Setting:
 
 
 @dataclass(frozen=True, slots=True)
+class _Before:
+    """What there is before a decision: rendered texts, services whose link is up, and how old the data is."""
+
+    texts: Texts
+    up: frozenset[ServiceName]
+    age: DataAge
+
+
+@dataclass(frozen=True, slots=True)
 class _Acted:
     """What came of a plan: the plan that is left, what was held back, how each step ended."""
 
@@ -217,7 +227,8 @@ class Reconciler:
         intent = _settle(self._parts.intent.read(), observed, self._owner)
         view, facts = self._look_around(observed, intent)
         old, store_error = self._old_texts()
-        wishes = self._wish(intent, view, facts, old)
+        age = self._age(view)
+        wishes = self._wish(intent, view, facts, _Before(old, _services_up(observed, self._owner), age))
         desired, wishes, trouble = self._parse(wishes, old)
         generation, write_error = self._write(wishes, old, store_error)
         self._listen(wishes, observed)
@@ -241,6 +252,7 @@ class Reconciler:
                 held=(*held, *acted.held),
                 outcomes=acted.outcomes,
                 bgp=None if self._parts.bgp is None else self._parts.bgp.view(),
+                age=age,
             )
         )
 
@@ -267,15 +279,26 @@ class Reconciler:
             return {}, str(error)
         return self._texts, None
 
-    def _wish(self, intent: IntentView, view: LedgerView, facts: Facts, old: Texts) -> Wishes:
+    def _age(self, view: LedgerView) -> DataAge:
+        rules = self._parts.policy.ledger
+        return DataAge(is_stale(view, rules, self._parts.now()), rules.stale_after)
+
+    def _wish(self, intent: IntentView, view: LedgerView, facts: Facts, before: _Before) -> Wishes:
+        old = before.texts
         if intent.enabled is None:
             return keep_all(old, Problem("IntentUnknown", intent.message))
         if not intent.enabled:
             return nothing("disabled: `dzagent enable` provisions what the ledger grants")
+        if before.age.stale and self._parts.policy.ledger.stale == "teardown":
+            return torn_down(self._parts.policy.ledger)
+        return self._wish_by_ledger(view, facts, before)
+
+    def _wish_by_ledger(self, view: LedgerView, facts: Facts, before: _Before) -> Wishes:
+        old = before.texts
         if isinstance(facts.identity, Problem):
             return keep_all(old, facts.identity)
         if view.snapshot is None:
-            return keep_all(old, Problem("NoLedgerAnswer", view.error or "the ledger has not answered yet"))
+            return without_answer(view, old, before.up)
         if facts.identity.client_ip not in view.searched:
             return keep_all(
                 old, Problem("NotSearched", "the ledger has not been asked about this client IP yet")
@@ -286,7 +309,15 @@ class Reconciler:
             "multicast": decisions.multicast,
         }
         wishes = wish(by_name, old, self._renderer(view.snapshot.slot))
-        return replace(wishes, problems=(*view.snapshot.problems, *decisions.problems, *wishes.problems))
+        return replace(
+            wishes,
+            problems=(
+                *restored_problem(view),
+                *view.snapshot.problems,
+                *decisions.problems,
+                *wishes.problems,
+            ),
+        )
 
     def _renderer(self, slot: int) -> Callable[[Service], Mapping[str, str]]:
         parts = self._parts
@@ -493,6 +524,12 @@ class Reconciler:
         for (action, result), count in rest.items():
             audit.info("and %s %d more of the same batch: %s", action, count, result)
         self._parts.reporter.events(outcomes[-MAX_AUDITED:])
+
+
+def _services_up(observed: Observed, owner: Ownership) -> frozenset[ServiceName]:
+    """Return the services whose link is in the kernel and ours."""
+    ours = {link.alias for link in observed.links if owner.links.get(link.name) == link.alias}
+    return frozenset(name for name in SERVICE_NAMES if f"dzagent:{name}" in ours)
 
 
 def _settle(intent: IntentView, observed: Observed, owner: Ownership) -> IntentView:

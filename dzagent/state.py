@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
@@ -18,6 +19,9 @@ from typing import Any
 from dzagent.config import refuse_client_ip
 from dzagent.errors import StateError
 from dzagent.files import locked, read_json, write_json
+
+FORGET_SECONDS = 600.0
+"""How long the wish to forget the ledger holds: an agent that is started later does not find it by surprise."""
 
 _PLAN_ID = re.compile(r"[0-9a-f]{4,64}")
 
@@ -102,6 +106,37 @@ def read_apply_request(path: Path) -> str | None:
     if not isinstance(plan_id, str) or not _PLAN_ID.fullmatch(plan_id):
         raise StateError(f'{path}: expected an object with "plan_id"')
     return plan_id
+
+
+def request_forget(path: Path, now: float) -> None:
+    """Ask the agent to forget what it knows of the ledger; `now` is unix seconds. Raises StateError."""
+    with locked(path.parent / "lock"):
+        write_json(path, {"asked_at": now}, durable=True)
+
+
+class ForgetRequests:
+    """Tells, once for each, whether a person asked to forget the ledger.
+
+    A request that is older than FORGET_SECONDS is none any more, whenever the agent comes to see it; `now` gives
+    unix seconds.
+    """
+
+    def __init__(self, path: Path, now: Callable[[], float]) -> None:
+        self._path = path
+        self._now = now
+        self._seen: float | None = None
+
+    def asked(self) -> bool:
+        """Tell whether there is a new request; a file that cannot be read is none. The file is left in place."""
+        try:
+            document = read_json(self._path)
+        except StateError:
+            return False
+        asked_at = document.get("asked_at") if isinstance(document, dict) else None
+        if isinstance(asked_at, bool) or not isinstance(asked_at, (int, float)) or asked_at == self._seen:
+            return False
+        self._seen = float(asked_at)
+        return abs(self._now() - asked_at) < FORGET_SECONDS
 
 
 def send_wake(path: Path, reason: str) -> bool:

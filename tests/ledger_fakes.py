@@ -11,8 +11,9 @@ from typing import Any
 
 from solders.pubkey import Pubkey
 
-from dzagent.errors import LaggingNode
+from dzagent.errors import LaggingNode, LedgerError, MethodRefused
 from dzagent.ledger.pda import config_address, program_config_address, user_address
+from dzagent.ledger.rpc import Traffic
 
 PROGRAM = str(Pubkey(bytes([200] * 32)))
 OTHER_PROGRAM = str(Pubkey(bytes([201] * 32)))
@@ -158,10 +159,32 @@ class FakeLedger:
     obeys_min_slot: bool = True
     mangle: Callable[[str, list[Any], Any], Any] | None = None
     calls: list[tuple[str, list[Any]]] = field(default_factory=list)
+    blamed: list[LedgerError] = field(default_factory=list)
+    refuses: set[str] = field(default_factory=set)
+    count: int = 0
 
-    def call(self, method: str, params: Sequence[Any] = ()) -> Any:
-        """Answer one call; each getProgramAccounts finds the ledger `step` slots later."""
+    @property
+    def traffic(self) -> Traffic:
+        """Count a request as 100 bytes out and 1000 in."""
+        return Traffic(self.count, 100 * self.count, 1000 * self.count)
+
+    def blame(self, error: LedgerError) -> None:
+        """Remember it."""
+        self.blamed.append(error)
+
+    def call(self, method: str, params: Sequence[Any] = (), *, max_body: int | None = None) -> Any:
+        """Answer one call; each one finds the ledger `step` slots later.
+
+        `refuses` holds methods, and "filters" for getProgramAccounts with filters.
+        """
         self.calls.append((method, list(params)))
+        self.count += 1
+        filtered = method == "getProgramAccounts" and "filters" in params[1]
+        if method in self.refuses or (filtered and "filters" in self.refuses):
+            raise MethodRefused(f"RPC endpoint {self.endpoint} refused the request with error -32602.")
+        assert (max_body is not None) == (method == "getProgramAccounts" and not filtered)
+        if method != "getGenesisHash":
+            self.slot += self.step
         result = getattr(self, f"_{method}")(*params)
         return self.mangle(method, list(params), result) if self.mangle else result
 
@@ -183,9 +206,9 @@ class FakeLedger:
     def _getProgramAccounts(self, program: str, options: dict[str, Any]) -> Any:  # noqa: N802 - as above
         assert program == PROGRAM
         assert options["withContext"] is True
-        self.slot += self.step
         self._reached(options)
-        wanted = [(f["memcmp"]["offset"], unbase58(f["memcmp"]["bytes"])) for f in options["filters"]]
+        filters = options.get("filters", ())
+        wanted = [(f["memcmp"]["offset"], unbase58(f["memcmp"]["bytes"])) for f in filters]
         value = [
             {"pubkey": address, "account": account_json(data)}
             for address, data in sorted(self.accounts.items())

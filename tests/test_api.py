@@ -391,7 +391,7 @@ def test_a_thousand_wishes_from_many_threads_end_in_agreement(world: World) -> N
     failures: list[Any] = []
 
     def wish(seed: int) -> None:
-        chance = random.Random(seed)  # noqa: S311 - reproducible, not secret
+        chance = random.Random(seed)
         http = app.test_client()
         barrier.wait()
         for _ in range(125):
@@ -417,7 +417,7 @@ def test_a_thousand_wishes_from_many_threads_end_in_agreement(world: World) -> N
 
 
 def test_whoever_speaks_last_over_the_socket_is_heard(world: World) -> None:
-    chance = random.Random(7)  # noqa: S311 - reproducible, not secret
+    chance = random.Random(7)
     with world.serving() as path:
 
         def wish(enabled: bool) -> None:

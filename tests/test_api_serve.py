@@ -13,7 +13,7 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -66,6 +66,21 @@ class Api:
         """Return the pid of the process that serves."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         return int(children[0]) if children else 0
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[], Api]]:
+    """Start servers in one directory; none outlives the test."""
+    started: list[Api] = []
+
+    def another() -> Api:
+        started.append(Api(tmp_path))
+        return started[-1]
+
+    yield another
+    for running in started:
+        running.process.terminate()
+        running.process.wait(30)
 
 
 @pytest.fixture(scope="module")
@@ -185,8 +200,8 @@ def test_a_server_that_stops_says_so(tmp_path: Path, closing: bool) -> None:
 # ---- the socket ----------------------------------------------------------------------------------------------
 
 
-def test_the_socket_is_for_the_group_only_and_goes_with_the_server(tmp_path: Path) -> None:
-    api = Api(tmp_path)
+def test_the_socket_is_for_the_group_only_and_goes_with_the_server(start: Callable[[], Api]) -> None:
+    api = start()
     assert stat.S_IMODE(api.path.stat().st_mode) == 0o660
     assert api.stop() == 0
     assert not api.path.exists()
@@ -209,13 +224,13 @@ def test_a_live_server_is_left_alone(api: Api) -> None:
     assert answers(api.path)
 
 
-def test_a_killed_server_leaves_a_socket_that_the_next_one_replaces(tmp_path: Path) -> None:
-    first = Api(tmp_path)
+def test_a_killed_server_leaves_a_socket_that_the_next_one_replaces(start: Callable[[], Api]) -> None:
+    first = start()
     os.kill(first.worker(), signal.SIGKILL)
     first.process.kill()
     first.process.wait(30)
     assert first.path.exists()
-    second = Api(tmp_path)
+    second = start()
     assert second.stop() == 0
 
 

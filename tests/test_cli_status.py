@@ -370,3 +370,33 @@ def test_a_pinned_address_that_is_not_in_use_yet_is_shown(world: World) -> None:
     write_intent(world.config.paths.intent, Intent(True, IPv4Address("198.51.100.9")))
     world.publish(client_ip=None)
     assert "not known yet, 198.51.100.9 is pinned" in Shown(world).flat
+
+
+def test_what_a_poll_costs_and_who_is_asked() -> None:
+    ledger = {
+        "slot": 7,
+        "endpoint": "rpc-b",
+        "mode": "full",
+        "mode_reason": "rpc-a refused filters",
+        "poll": {"bytes_received": 1600, "bytes_sent": 500, "milliseconds": 3.2},
+        "push": {"connected": True},
+        "endpoints": [
+            {
+                "endpoint": "rpc-a",
+                "state": "failing",
+                "requests": 9,
+                "errors": {"TlsFailed": 2, "Unreachable": 1},
+            },
+            {"endpoint": "rpc-b", "state": "in use", "requests": 4, "errors": {}},
+        ],
+    }
+    lines = "\n".join(status_lines({"ledger": ledger, "data_age_seconds": 4.0}, Paper(width=200), 0.0))
+    assert (
+        "everything (rpc-a refused filters), the last one 2100 bytes and 3 ms, changes are announced" in lines
+    )
+    assert "rpc-a, failing, 9 requests, 3 failed" in lines
+    assert "rpc-b, in use, 4 requests, 0 failed" in lines
+    odd = {
+        "ledger": {"mode": 7, "poll": [], "push": 1, "endpoints": [{"errors": {"x": "y"}, "last_error": "z"}]}
+    }
+    assert status_lines(odd, Paper(), 0.0)

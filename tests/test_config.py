@@ -312,3 +312,36 @@ def test_templates_and_policies_are_found_in_the_first_place_that_has_them(tmp_p
     with pytest.raises(ConfigError, match="no templates are installed"):
         find("templates", None, (tmp_path,))
     assert Path("/usr/share/dzagent") in share_dirs()
+
+
+def test_the_websocket_is_where_solana_has_it() -> None:
+    config = config_of("rpc: [https://h/T, 'http://127.0.0.1:8899', 'https://u:p@h:443/T?k=v']")
+    assert config.websocket == ("wss://h/T", "ws://127.0.0.1:8900", "wss://u:p@h:443/T?k=v")
+    assert config_of("rpc: https://h/T\nwebsocket: none").websocket == ()
+    assert config_of("websocket: [wss://h/T, ws://h]").websocket == ("wss://h/T", "ws://h")
+    assert config_of("websocket: wss://h/T").websocket == ("wss://h/T",)
+    assert config_of("rpc: http://[::1]:8899\nwebsocket: auto").websocket == ("ws://[::1]:8900",)
+    for bad in ("https://h", "off", "7", "ws://", "{}"):
+        assert "c.yaml:1" in str(refused(f"websocket: {bad}"))
+
+
+def test_an_outside_look_up_is_for_public_networks_and_can_be_turned_off() -> None:
+    custom = "network: custom\nprogram_id: DZtnuQ839pSaDMFG5q1ad2V95G82S5EC4RrB3Ndw2Heb\n"
+    assert config_of("").outside_lookup == "https://ifconfig.me/ip"
+    assert config_of("outside_lookup: none").outside_lookup == ""
+    assert config_of(custom).outside_lookup == ""
+    assert config_of(custom + "outside_lookup: http://h/ip").outside_lookup == "http://h/ip"
+    assert "an http or https URL" in str(refused("outside_lookup: ftp://h"))
+
+
+def test_ledger_keys() -> None:
+    config = config_of(
+        "rpc_budget: 10\ncommitment: confirmed\nfull_fetch: true\nintervals: {search: 30, devices: 300}"
+    )
+    assert (config.rpc_budget, config.commitment, config.full_fetch) == (10, "confirmed", True)
+    assert (config.intervals.search, config.intervals.devices) == (30.0, 300.0)
+    assert config_of("").rpc_budget == 120
+    assert config_of("intervals: {poll: 1}").rpc_budget == 300
+    assert config_of("intervals: {poll: 1}\nrpc_budget: 50").rpc_budget == 50
+    for bad in ("rpc_budget: 9", "commitment: settled", "full_fetch: yes", "intervals: {search: 1}"):
+        refused(bad)

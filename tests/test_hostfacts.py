@@ -181,3 +181,52 @@ def test_no_ports_means_no_question_about_ssh() -> None:
     )
     prober.look(observed(), None)
     identity(prober.facts(LedgerView()))
+
+
+class FakeOutside:
+    """An outside server that has or has not answered."""
+
+    server, error = "h.example", ""
+
+    def __init__(self, address: IPv4Address | None = None) -> None:
+        self.address = address
+        self.asked = self.renewed = 0
+
+    def known(self) -> IPv4Address | None:
+        return self.address
+
+    def ask(self) -> None:
+        self.asked += 1
+
+    def again(self) -> None:
+        self.renewed += 1
+
+
+def test_outside_is_asked_only_after_the_ledger_named_nobody() -> None:
+    told = FakeOutside()
+    prober = HostProbe(Config(), Policy(), CountingKernel(), clock=Clock(), ssh_sessions=no_ssh, outside=told)
+    private = IPv4Address("10.1.2.3")
+    prober.look(observed(private), None)
+    assert isinstance(prober.facts(LedgerView()).identity, Problem)
+    assert told.asked == 0
+    answered = LedgerView(snapshot(None))
+    found = prober.facts(answered).identity
+    assert isinstance(found, Problem)
+    assert "h.example: it has not answered yet" in found.message
+    assert told.asked == 1
+    told.address = PUBLIC
+    assert prober.look(observed(private), None)
+    assert prober.candidates() == (PUBLIC, private)
+    who = identity(prober.facts(answered))
+    assert (who.client_ip, who.source) == (PUBLIC, "outside look-up at h.example")
+    renewed = told.renewed
+    prober.look(observed(IPv4Address("10.9.9.9")), None)
+    assert told.renewed == renewed + 1
+
+
+def test_a_pin_of_enable_that_no_interface_has_is_used_and_told() -> None:
+    prober = probe(CountingKernel(), Config())
+    prober.look(observed(), PUBLIC)
+    assert identity(prober.facts(LedgerView())).source.endswith("which no interface of this host has")
+    prober.look(observed(PUBLIC), PUBLIC)
+    assert identity(prober.facts(LedgerView())).source == "client_ip given to enable"

@@ -11,7 +11,7 @@ import pytest
 
 from dzagent import yamlfile
 from dzagent.errors import ConfigError
-from dzagent.policy import Edge, Policy, Tunnel, find_policy, load_policy, parse_policy
+from dzagent.policy import Edge, LedgerRules, Policy, Tunnel, find_policy, load_policy, parse_policy
 
 DEFAULT = Path(__file__).parent.parent / "policies" / "default.yaml"
 
@@ -24,8 +24,8 @@ def test_the_default_policy_is_the_programs_own() -> None:
     assert load_policy(DEFAULT) == Policy() == policy_of("")
 
 
-@pytest.mark.parametrize("kind", [Policy, Tunnel, Edge])
-def test_the_default_policy_documents_every_key(kind: type[Policy | Tunnel | Edge]) -> None:
+@pytest.mark.parametrize("kind", [Policy, Tunnel, Edge, LedgerRules])
+def test_the_default_policy_documents_every_key(kind: type[Policy | Tunnel | Edge | LedgerRules]) -> None:
     text = DEFAULT.read_text(encoding="utf-8")
     for each in fields(kind):
         assert re.search(rf"^ *{each.name}:", text, re.MULTILINE), each.name
@@ -103,3 +103,14 @@ def test_policies_are_found_by_name_or_path(tmp_path: Path) -> None:
     assert find_policy("/x/y.yaml", ()) == Path("/x/y.yaml")
     with pytest.raises(ConfigError, match=r"policy 'stict' was not found .*; there are: strict"):
         find_policy("stict", (tmp_path,))
+
+
+def test_ledger_rules() -> None:
+    rules = policy_of(
+        "ledger: {stale_after: 60, stale: teardown, restore_max_age: 0, changed: accept}"
+    ).ledger
+    assert rules == LedgerRules(60.0, "teardown", 0.0, "accept")
+    assert policy_of("").ledger == LedgerRules()
+    for bad in ("stale: drop", "stale_after: 1", "changed: yes", "restore_max_age: -1", "other: 1"):
+        with pytest.raises(ConfigError, match=r"ledger|stale|changed|restore"):
+            policy_of(f"ledger: {{{bad}}}")

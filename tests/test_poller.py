@@ -13,10 +13,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dzagent.errors import LaggingNode, LedgerChanged, LedgerError, Unreachable, Unusable
+from dzagent.errors import (
+    LaggingNode,
+    LedgerChanged,
+    LedgerError,
+    MethodRefused,
+    SlotLeap,
+    Unreachable,
+    Unusable,
+    WrongProgram,
+)
 from dzagent.ledger.asker import base58
 from dzagent.ledger.pda import user_address
-from dzagent.ledger.poller import DirectPoller
+from dzagent.ledger.poller import Cost, DirectPoller, Pace
 from dzagent.ledger.snapshot import Snapshot, build_snapshot
 from tests.ledger_fakes import (
     CONFIG,
@@ -45,6 +54,9 @@ from tests.ledger_fakes import (
 )
 from tests.test_rpc import Handler, calling, serving
 
+ALWAYS = Pace(search=0.0)
+"""A search in every poll."""
+
 
 class Clock:
     now = 0.0
@@ -53,7 +65,7 @@ class Clock:
         return self.now
 
 
-def poller(ledger: FakeLedger, clock: Clock | None = None, **options: Any) -> DirectPoller:
+def poller(ledger: Any, clock: Clock | None = None, **options: Any) -> DirectPoller:
     return DirectPoller(ledger, PROGRAM, 2, clock=clock or Clock(), **options)
 
 
@@ -112,11 +124,43 @@ def test_a_poll_finds_the_user_and_all_it_names() -> None:
     assert build_snapshot(snapshot.raw.items()).users == snapshot.users
 
 
-def test_a_steady_poll_is_one_search_and_one_look_up() -> None:
-    ledger = FakeLedger()
-    agent = settled(ledger)
-    agent.poll([IP])
-    assert ledger.methods() == ["getProgramAccounts", "getMultipleAccounts"]
+def test_a_steady_poll_is_one_look_up_and_once_a_minute_a_search() -> None:
+    ledger, clock = FakeLedger(), Clock()
+    agent = settled(ledger, clock=clock)
+    for now, methods in (
+        (10.0, ["getMultipleAccounts"]),
+        (59.0, ["getMultipleAccounts"]),
+        (60.0, ["getProgramAccounts", "getMultipleAccounts"]),
+        (119.0, ["getMultipleAccounts"]),
+        (120.0, ["getProgramAccounts", "getMultipleAccounts"]),
+    ):
+        clock.now = now
+        assert agent.poll([IP]).complete
+        assert ledger.methods() == methods
+        assert agent.cost == Cost(
+            "direct", len(methods), 100 * len(methods), 1000 * len(methods), "getProgramAccounts" in methods
+        )
+
+
+def test_a_search_that_is_due_finds_a_user_at_an_old_address() -> None:
+    ledger, clock = FakeLedger(), Clock()
+    agent = settled(ledger, clock=clock)
+    ledger.accounts[OLD_USER] = user_bytes(kind=3, index=77)
+    assert set(agent.poll([IP]).users) == {UNICAST}
+    clock.now = 60.0
+    assert set(agent.poll([IP]).users) == {UNICAST, OLD_USER}
+    ledger.methods()
+    clock.now = 70.0
+    ledger.accounts[OLD_USER] = user_bytes(kind=3, index=77, status=6)
+    assert agent.poll([IP]).users[OLD_USER].status == 6
+    assert ledger.methods() == ["getMultipleAccounts"]
+
+
+def test_where_no_byte_changed_nothing_is_decoded_again() -> None:
+    agent = settled(FakeLedger())
+    one, two = agent.poll([IP]), agent.poll([IP])
+    assert one.users is two.users
+    assert one.slot < two.slot
 
 
 def test_the_requests_are_what_a_node_expects() -> None:
@@ -139,7 +183,7 @@ def test_the_requests_are_what_a_node_expects() -> None:
     assert addresses[:2] == [CONFIG, PROGRAM_CONFIG]
     assert {user_address(PROGRAM, IP, kind) for kind in range(4)} <= set(addresses)
     assert {DEVICE, TENANT} <= set(addresses)
-    assert options["minContextSlot"] == ledger.slot
+    assert options["minContextSlot"] == 1010  # the slot of the search
 
 
 def test_a_user_at_an_old_address_and_its_groups_are_found() -> None:
@@ -199,7 +243,9 @@ def test_a_deleted_user_goes_after_two_sound_polls() -> None:
     agent = settled(ledger)
     before = agent.poll([IP]).users[UNICAST]
     del ledger.accounts[UNICAST]
+    ledger.methods()
     first = agent.poll([IP])
+    assert ledger.methods() == ["getMultipleAccounts", "getProgramAccounts"]
     assert first.users == {UNICAST: before}
     assert not first.complete
     assert codes(first) == ["AbsenceUnproven"]
@@ -497,7 +543,7 @@ UNFIT: list[Callable[[str, list[Any], Any], Any]] = [
 @pytest.mark.parametrize("mangle", UNFIT)
 def test_an_answer_that_does_not_fit_is_unusable_and_forgotten(mangle: Any) -> None:
     ledger = FakeLedger()
-    agent = settled(ledger)
+    agent = settled(ledger, pace=ALWAYS)
     before = agent.poll([IP])
     ledger.mangle = mangle
     for _ in range(3):
@@ -510,9 +556,10 @@ def test_an_answer_that_does_not_fit_is_unusable_and_forgotten(mangle: Any) -> N
 
 def test_two_contents_of_one_slot_are_refused() -> None:
     ledger = FakeLedger()
-    agent = settled(ledger)
+    agent = settled(ledger, pace=ALWAYS)
     banned = {"pubkey": UNICAST, "account": account_json(user_bytes(status=6))}
     ledger.mangle = in_search(lambda _: [banned])
+    ledger.step = 0
     with pytest.raises(Unusable, match="two contents"):
         agent.poll([IP])
 
@@ -540,7 +587,7 @@ def test_the_order_of_entries_does_not_matter() -> None:
     ledger.accounts.update({key(2**220 + n): user_bytes(kind=n % 4, index=n + 1) for n in range(20)})
     agent = settled(ledger)
     before = list(agent.poll([IP]).users)
-    chance = random.Random(1)  # noqa: S311 - a repeatable shuffle, nothing secret
+    chance = random.Random(1)
     ledger.mangle = in_search(lambda value: chance.sample(value, len(value)))
     for _ in range(5):
         assert list(agent.poll([IP]).users) == before
@@ -548,21 +595,91 @@ def test_the_order_of_entries_does_not_matter() -> None:
 
 def test_a_flood_of_users_is_bounded() -> None:
     ledger = FakeLedger()
-    agent = settled(ledger)
+    agent = settled(ledger, pace=ALWAYS)
     names = iter(range(2**20))
 
     def flood(_: list[Any]) -> list[Any]:
         return [{"pubkey": key(2**230 + next(names)), "account": GOOD} for _ in range(100)]
 
     ledger.mangle = in_search(flood)
-    with pytest.raises(Unusable, match="more users"):  # noqa: PT012 - which of the polls it is does not matter
-        for _ in range(8):
-            assert UNICAST in agent.poll([IP]).users
-    ledger.mangle = None
-    for _ in range(3):
+    for _ in range(8):
         snapshot = agent.poll([IP])
-    assert set(snapshot.users) == {UNICAST}
+        assert (set(snapshot.users), snapshot.complete) == ({UNICAST}, False)
+    ledger.mangle = None
+    for _ in range(2):
+        snapshot = agent.poll([IP])
+    assert (set(snapshot.users), snapshot.complete) == ({UNICAST}, True)
     assert len(agent._decoder._seen) < 20
+
+
+def test_more_users_than_there_can_be_are_unusable() -> None:
+    ledger = FakeLedger()
+    ledger.accounts.update({key(2**220 + n): user_bytes(index=n + 1) for n in range(60)})
+    agent = poller(ledger, pace=ALWAYS)
+    ips = [IP, *(IPv4Address(f"203.0.113.{n}") for n in range(7))]
+    for ip in ips[1:]:
+        ledger.accounts.update(
+            {key(2**221 + 1000 * int(ip) + n): user_bytes(ip, index=n + 1) for n in range(60)}
+        )
+    with pytest.raises(Unusable, match="more users"):
+        agent.poll(ips)
+
+
+# ---- content in another's place --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("other", [EDGE, TENANT, DEVICE, PROGRAM_CONFIG])
+def test_answers_that_swap_two_addresses_prove_no_absence(other: str) -> None:
+    ledger = FakeLedger()
+    agent = settled(ledger, pace=ALWAYS)
+
+    def mangle(method: str, params: list[Any], result: Any) -> Any:
+        if method == "getProgramAccounts":
+            return {**result, "value": []}
+        value = list(result["value"])
+        one, two = params[0].index(UNICAST), params[0].index(other)
+        value[one], value[two] = None, value[one]
+        return {**result, "value": value}
+
+    ledger.mangle = mangle
+    for _ in range(5):
+        assert UNICAST in agent.poll([IP]).users
+
+
+def test_the_user_of_another_ip_in_a_derived_place_is_no_absence_of_ours() -> None:
+    ledger = FakeLedger()
+    agent = settled(ledger, pace=ALWAYS)
+    ledger.accounts[UNICAST] = user_bytes(OTHER_IP)
+    for _ in range(5):
+        assert UNICAST in agent.poll([IP]).users
+
+
+def test_a_user_at_a_strange_address_needs_two_answers() -> None:
+    ledger = FakeLedger()
+    agent = settled(ledger, full_fetch=True)
+    ledger.accounts[OLD_USER] = user_bytes(kind=3, index=77)
+    first = agent.poll([IP])
+    assert (set(first.users), first.complete) == ({UNICAST}, False)
+    assert set(agent.poll([IP]).users) == {UNICAST, OLD_USER}
+    ledger.mangle = in_search(
+        lambda value: [{**one, "account": GOOD} if one["pubkey"] == DEVICE else one for one in value]
+    )
+    agent.poll([IP])
+    ledger.mangle = None
+    assert set(agent.poll([IP]).users) == {UNICAST, OLD_USER}
+
+
+def test_a_list_of_everything_that_was_cut_proves_no_absence_until_it_lasts() -> None:
+    ledger = FakeLedger()
+    ledger.accounts.update({key(5000 + n): user_bytes(OTHER_IP, index=n + 1) for n in range(100)})
+    agent = settled(ledger, full_fetch=True)
+    kept = {CONFIG, PROGRAM_CONFIG, DEVICE, EXCHANGE, TENANT}
+    ledger.mangle = in_search(lambda value: [one for one in value if one["pubkey"] in kept])
+    for _ in range(10):
+        assert set(agent.poll([IP]).users) == {UNICAST}
+    agent.poll([IP])
+    agent.poll([IP])
+    assert agent.poll([IP]).users == {}
 
 
 # ---- slots and ledgers -----------------------------------------------------------------------------------
@@ -585,7 +702,7 @@ def test_a_slot_never_goes_back() -> None:
 def test_a_look_up_older_than_the_search_is_late() -> None:
     ledger = FakeLedger()
     ledger.mangle = on(
-        "getMultipleAccounts", lambda result, _: {**result, "context": {"slot": ledger.slot - 1}}
+        "getMultipleAccounts", lambda result, _: {**result, "context": {"slot": ledger.slot - 11}}
     )
     with pytest.raises(LaggingNode):
         poller(ledger).poll([IP])
@@ -656,14 +773,14 @@ def device_lists(ledger: FakeLedger) -> int:
     )
 
 
-def test_all_devices_are_listed_once_a_minute_for_an_edge_user_only() -> None:
+def test_all_devices_are_listed_every_two_minutes_for_an_edge_user_only() -> None:
     ledger, clock = edge_ledger(), Clock()
     agent = poller(ledger, clock)
     assert set(agent.poll([IP]).devices) == {DEVICE, DEVICE2}
-    clock.now = 59.0
+    clock.now = 119.0
     assert set(agent.poll([IP]).devices) == {DEVICE, DEVICE2}
     assert device_lists(ledger) == 1
-    clock.now = 60.0
+    clock.now = 120.0
     agent.poll([IP])
     assert device_lists(ledger) == 2
     ledger.accounts[EDGE] = user_bytes(kind=2, status=6)
@@ -677,9 +794,9 @@ def test_a_device_missing_from_one_list_stays() -> None:
     agent = poller(ledger, clock)
     agent.poll([IP])
     del ledger.accounts[DEVICE2]
-    clock.now = 60.0
-    assert set(agent.poll([IP]).devices) == {DEVICE, DEVICE2}
     clock.now = 120.0
+    assert set(agent.poll([IP]).devices) == {DEVICE, DEVICE2}
+    clock.now = 240.0
     assert set(agent.poll([IP]).devices) == {DEVICE}
 
 
@@ -693,7 +810,7 @@ def test_device_lists_that_are_broken_or_of_one_slot_prove_no_absence(broken: bo
         ledger.mangle = in_search(lambda value: [*value, 7])
     else:
         ledger.step = 0
-    for now in (60.0, 120.0, 180.0):
+    for now in (120.0, 240.0, 360.0):
         clock.now = now
         assert set(agent.poll([IP]).devices) == {DEVICE, DEVICE2}
 
@@ -703,7 +820,7 @@ def test_a_broken_device_in_the_list_stays_as_it_was() -> None:
     agent = poller(ledger, clock)
     before = agent.poll([IP]).devices
     ledger.mangle = at_address(DEVICE2, account_json(b"\5\0"))
-    clock.now = 60.0
+    clock.now = 120.0
     snapshot = agent.poll([IP])
     assert snapshot.devices == before
     assert codes(snapshot) == ["UndecodableAccount"]
@@ -724,10 +841,127 @@ def test_a_device_list_that_fails_is_fatal_only_when_there_is_none_yet() -> None
     ledger.mangle = None
     before = agent.poll([IP]).devices
     ledger.mangle = on("getProgramAccounts", refuse)
-    clock.now = 60.0
+    clock.now = 120.0
     snapshot = agent.poll([IP])
     assert snapshot.devices == before
     assert codes(snapshot) == ["StaleDeviceList"]
+
+
+# ---- servers that refuse ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("refused", ["filters", "getMultipleAccounts"])
+def test_a_server_that_refuses_is_asked_for_everything_and_later_for_less(refused: str) -> None:
+    ledger, clock = edge_ledger(), Clock()
+    ledger.accounts[OLD_USER] = user_bytes(OTHER_IP, index=3)
+    ledger.refuses = {refused}
+    agent = poller(ledger, clock)
+    first = agent.poll([IP])
+    assert (set(first.users), set(first.devices), first.problems) == ({UNICAST, EDGE}, {DEVICE, DEVICE2}, ())
+    assert set(first.tenants) == {TENANT}
+    assert agent.cost.mode == "full"
+    assert "refused" in agent.refusal
+    ledger.methods()
+    clock.now = 299.0
+    assert agent.poll([IP]).complete
+    assert ledger.methods() == ["getProgramAccounts"]
+    ledger.refuses = set()
+    clock.now = 300.0
+    assert agent.poll([IP]).complete
+    assert (agent.cost.mode, agent.refusal) == ("direct", "")
+    assert "getMultipleAccounts" in ledger.methods()
+
+
+def test_absence_in_full_fetches_is_proven_by_two_of_them() -> None:
+    ledger = FakeLedger()
+    agent = settled(ledger, full_fetch=True)
+    assert (agent.cost.mode, agent.refusal) == ("full", "")
+    ledger.mangle = in_search(lambda value: [one for one in value if one["pubkey"] != CONFIG])
+    with pytest.raises(Unusable, match="GlobalConfig"):
+        agent.poll([IP])
+    ledger.mangle = None
+    del ledger.accounts[UNICAST]
+    first = agent.poll([IP])
+    assert (set(first.users), codes(first)) == ({UNICAST}, ["AbsenceUnproven"])
+    assert agent.poll([IP]).users == {}
+
+
+def test_a_broken_entry_of_a_full_fetch_proves_no_absence() -> None:
+    ledger = FakeLedger()
+    agent = settled(ledger, full_fetch=True)
+    del ledger.accounts[UNICAST]
+    ledger.mangle = in_search(lambda value: [*value, {"pubkey": "?", "account": GOOD}])
+    for _ in range(4):
+        assert set(agent.poll([IP]).users) == {UNICAST}
+
+
+def test_a_server_that_refuses_everything_is_an_error() -> None:
+    ledger = FakeLedger(refuses={"getMultipleAccounts", "getProgramAccounts"})
+    with pytest.raises(MethodRefused):
+        poller(ledger).poll([IP])
+
+
+# ---- slots that cannot be, and other networks ------------------------------------------------------------
+
+
+def test_a_slot_far_ahead_is_believed_only_after_a_while() -> None:
+    ledger, clock = FakeLedger(), Clock()
+    agent = settled(ledger, clock=clock)
+    true = ledger.slot
+    ledger.slot = 2**60
+    for now in (0.0, 10.0, 20.0, 59.0):
+        clock.now = now
+        with pytest.raises(SlotLeap):
+            agent.poll([IP])
+    assert isinstance(ledger.blamed[0], SlotLeap)
+    ledger.slot = true
+    assert agent.poll([IP]).slot < 2**60
+    ledger.slot = 2**60
+    for now in (100.0, 130.0, 159.0):
+        clock.now = now
+        with pytest.raises(SlotLeap):
+            agent.poll([IP])
+    clock.now = 161.0
+    assert agent.poll([IP]).slot > 2**60
+
+
+def test_slots_that_rise_as_they_do_are_no_leap() -> None:
+    ledger, clock = FakeLedger(), Clock()
+    agent = settled(ledger, clock=clock)
+    for _ in range(5):
+        clock.now += 86400.0
+        ledger.slot += 216_000
+        agent.poll([IP])
+
+
+def test_an_endpoint_that_is_behind_is_blamed() -> None:
+    ledger = FakeLedger(obeys_min_slot=False)
+    agent = settled(ledger)
+    ledger.slot -= 500
+    with pytest.raises(LaggingNode):
+        agent.poll([IP])
+    assert [type(error) for error in ledger.blamed] == [LaggingNode]
+
+
+def test_a_ledger_without_the_program_is_named() -> None:
+    with pytest.raises(WrongProgram, match="another network's RPC, or program_id is wrong"):
+        poller(FakeLedger(accounts={})).poll([IP])
+    agent = settled(FakeLedger())
+    agent._rpc.accounts.clear()  # type: ignore[attr-defined]  # the fake's accounts
+    with pytest.raises(Unusable) as caught:
+        agent.poll([IP])
+    assert not isinstance(caught.value, WrongProgram)
+
+
+def test_a_ledger_that_is_forgotten_proves_nothing_for_the_next() -> None:
+    ledger = FakeLedger()
+    agent = settled(ledger)
+    ledger.genesis, ledger.slot = key(5), 1
+    del ledger.accounts[UNICAST]
+    agent.forget()
+    first = agent.poll([IP])
+    assert (first.genesis_hash, first.users, first.complete) == (key(5), {}, False)
+    assert agent.poll([IP]).complete
 
 
 # ---- properties ------------------------------------------------------------------------------------------
@@ -786,6 +1020,7 @@ def test_a_poll_over_http() -> None:
     assert snapshot.complete
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=12))
 def test_base58_is_reversible(data: bytes) -> None:
     assert unbase58(base58(data)) == data

@@ -170,7 +170,11 @@ def test_an_override_replaces_one_template_and_is_seen_at_once(tmp_path: Path, t
         ("{{ service.__class__.__mro__ }}", 1, "__class__"),
         ("{{ service.overlay.__init__.__globals__ }}", 1, "__init__"),
         ("{% include '/etc/hostname' %}", 1, "loader"),
-        ("{% for a in range(99999) %}{% for b in range(99) %}{{ link }}{% endfor %}{% endfor %}", None, "bytes"),
+        (
+            "{% for a in range(99999) %}{% for b in range(99) %}{{ link }}{% endfor %}{% endfor %}",
+            None,
+            "bytes",
+        ),
     ],
 )
 def test_a_template_that_cannot_be_rendered_is_named_with_its_line(

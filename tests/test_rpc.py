@@ -16,10 +16,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dzagent.errors import InputError, LaggingNode, LedgerError, RateLimited, Unreachable, Unusable
+from dzagent.errors import (
+    InputError,
+    LaggingNode,
+    LedgerError,
+    MethodRefused,
+    NameUnresolved,
+    NotAnRpc,
+    OverBudget,
+    RateLimited,
+    TlsFailed,
+    Unreachable,
+    Unusable,
+)
 from dzagent.ledger.jsonrpc import BYTES_PER_VALUE, printable, read_answer
 from dzagent.ledger.rpc import GRACE, Endpoint, Rpc, endpoints
 
@@ -165,7 +177,7 @@ def test_a_client_can_be_used_again_after_close() -> None:
 @pytest.mark.parametrize(
     ("reply", "kind", "text"),
     [
-        (raw(b"<html>bad gateway</html>"), Unusable, "HTML"),
+        (raw(b"<html>bad gateway</html>"), NotAnRpc, "HTML"),
         (raw(b""), Unusable, "0 bytes"),
         (raw(b"\xff\xfe\x00"), Unusable, "cannot be read"),
         (raw(b'{"id":1,"result":'), Unusable, "cannot be read"),
@@ -179,14 +191,16 @@ def test_a_client_can_be_used_again_after_close() -> None:
         (raw(b"not gzip", content_encoding="gzip"), Unusable, "gzip"),
         (raw(gzip.compress(gzip.compress(b"{}")), content_encoding="gzip, gzip"), Unusable, "encoding"),
         (raw(b"{}", content_encoding="br"), Unusable, "encoding"),
-        (raw(b"[]"), Unusable, "JSON list"),
-        (raw(b"3"), Unusable, "JSON number"),
+        (raw(b"[]"), NotAnRpc, "JSON list"),
+        (raw(b"3"), NotAnRpc, "JSON number"),
         (answering(result=None), Unusable, "without a result"),
-        (answering(), Unusable, "without a result"),
+        (answering(), NotAnRpc, "without a result"),
+        (answering(error={"code": -32602, "message": "Too many filters"}), MethodRefused, "Too many"),
+        (answering(error={"code": -32010, "message": "excluded"}), MethodRefused, "excluded"),
         (answering(id=999_999, result={}), Unusable, "id of another request"),
         (answering(id=None, result={}), Unusable, "id of another request"),
         (answering(id=None, error={"code": -32700, "message": "Parse error"}), Unusable, "-32700"),
-        (answering(error={"code": -32601, "message": "Method not found"}), Unusable, "Method not found"),
+        (answering(error={"code": -32601, "message": "Method not found"}), MethodRefused, "Method not found"),
         (answering(error={"code": -32099}), Unusable, "-32099"),
         (answering(error="odd"), Unusable, "not an object"),
         (answering(error={"code": [], "message": {}}), Unusable, "error"),
@@ -325,13 +339,13 @@ def test_refused_unresolvable_and_tls_failures_say_so() -> None:
         rpc.call("x")
     with (
         calling("http://no-such-host.invalid/") as rpc,
-        pytest.raises(Unreachable, match=r"no-such-host\.invalid"),
+        pytest.raises(NameUnresolved, match=r"no-such-host\.invalid"),
     ):
         rpc.call("x")
     with (
         serving(good) as server,
         calling(server.url.replace("http:", "https:")) as rpc,
-        pytest.raises(Unreachable, match="TLS"),
+        pytest.raises(TlsFailed, match="TLS"),
     ):
         rpc.call("x")
 
@@ -360,13 +374,94 @@ def test_the_next_endpoint_is_asked_and_remembered_and_the_first_comes_back() ->
 def test_an_endpoint_that_asks_for_rest_gets_it() -> None:
     now = [0.0]
     limited = raw(b"", 429, retry_after="60")
-    with serving(limited) as busy, serving(raw(b"", 500)) as broken:
+    with serving(limited) as busy, serving(raw(b"", 500)) as broken:  # noqa: SIM117 - the servers outlive the client
         with calling(busy.url, broken.url, clock=lambda: now[0]) as rpc:
             for _ in range(2):
                 with pytest.raises(Unreachable):
                     rpc.call("x")
-        assert [server.requests[0]["id"] for server in (busy, broken)] == [1, 2]
-        assert [server.requests[1]["id"] for server in (busy, broken)] == [4, 3]
+            assert [len(server.requests) for server in (busy, broken)] == [1, 2]
+            assert rpc.health()[0]["state"] == "resting"
+            now[0], busy.reply = 73.0, good  # 60 s and at most a fifth more
+            assert rpc.call("x") == {"asked": "x"}
+            assert rpc.endpoint == "127.0.0.1"
+
+
+def test_while_every_endpoint_rests_nothing_is_sent() -> None:
+    now = [0.0]
+    with serving(raw(b"", 429)) as busy, calling(busy.url, clock=lambda: now[0], chance=lambda: 0.0) as rpc:
+        for at, sent in ((0.0, 1), (14.0, 1), (15.0, 2), (44.0, 2), (45.0, 3)):
+            now[0] = at
+            with pytest.raises(RateLimited):
+                rpc.call("x")
+            assert len(busy.requests) == sent
+        busy.reply, now[0] = good, 106.0
+        assert rpc.call("x") == {"asked": "x"}
+
+
+def test_the_budget_of_requests_holds_and_refills() -> None:
+    now = [0.0]
+    with serving(good) as server, calling(server.url, budget=6, clock=lambda: now[0]) as rpc:
+        for _ in range(6):
+            rpc.call("x")
+        with pytest.raises(OverBudget, match="6 RPC requests a minute"):
+            rpc.call("x")
+        now[0] = 10.0
+        rpc.call("x")
+        with pytest.raises(OverBudget):
+            rpc.call("x")
+        assert len(server.requests) == 7
+        assert rpc.health()[0]["state"] == "in use"
+
+
+def test_an_endpoint_that_is_blamed_is_asked_last_for_a_while() -> None:
+    now = [0.0]
+    with (
+        serving(good) as one,
+        serving(good) as two,
+        calling(one.url, two.url, clock=lambda: now[0], return_after=300.0) as rpc,
+    ):
+        rpc.call("x")
+        rpc.blame(LaggingNode("behind"))
+        rpc.call("x")
+        assert rpc.endpoint == "127.0.0.1#2"
+        assert [entry["state"] for entry in rpc.health()] == ["failing", "in use"]
+        assert rpc.health()[0]["errors"] == {"LaggingNode": 1}
+        now[0] = 301.0
+        rpc.call("x")
+        assert (len(one.requests), len(two.requests)) == (2, 1)
+
+
+def test_traffic_and_the_servers_clock_are_told() -> None:
+    body = gzip.compress(json.dumps({"id": 1, "result": "x" * 5000}).encode())
+    with (
+        serving(raw(body, content_encoding="gzip")) as server,
+        calling(server.url, now=lambda: time.time() + 365 * 86400) as rpc,
+    ):
+        assert not rpc.clock_offset
+        rpc.call("x")
+        assert (rpc.traffic.requests, rpc.traffic.received) == (1, len(body))
+        assert rpc.traffic.sent > 20
+        offset = rpc.clock_offset
+        assert offset is not None
+        assert abs(offset - 365 * 86400) < 3600
+
+
+def test_a_call_may_have_a_size_limit_of_its_own() -> None:
+    with serving(answering(result="x" * 3000)) as server, calling(server.url, max_body=1000) as rpc:
+        with pytest.raises(Unreachable, match="larger"):
+            rpc.call("x")
+        assert rpc.call("x", max_body=10_000) == "x" * 3000
+
+
+def test_one_that_refuses_the_method_decides_the_class() -> None:
+    refusing = answering(error={"code": -32601, "message": "no"})
+    with (
+        serving(refusing) as one,
+        serving(raw(b"", 500)) as two,
+        calling(one.url, two.url) as rpc,
+        pytest.raises(MethodRefused),
+    ):
+        rpc.call("x")
 
 
 def test_a_hanging_endpoint_leaves_time_for_the_next() -> None:
@@ -456,12 +551,14 @@ def test_labels_are_hosts() -> None:
     assert Endpoint(urls[0], "x").redact(f"{TOKEN} abcdef123 ok") == "*** *** ok"
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.integers(0, 3))
 def test_reading_any_bytes_gives_a_result_or_a_typed_error(body: bytes, request_id: int) -> None:
     with contextlib.suppress(LedgerError):
         read_answer(body, request_id, 1000)
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.integers() | st.floats() | st.text(),
@@ -474,6 +571,7 @@ def test_reading_any_json_gives_a_result_or_a_typed_error(value: Any) -> None:
             read_answer(json.dumps(body).encode(), 1, 1 << 20)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_printable_is_short_ascii(text: str) -> None:
     assert len(printable(text)) <= 163

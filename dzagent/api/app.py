@@ -43,6 +43,9 @@ class IntentStore(Protocol):
     def request_apply(self, path: Path, plan_id: str) -> None:
         """Ask for a plan to be applied."""
 
+    def request_forget(self, path: Path, now: float) -> None:
+        """Ask for the ledger to be forgotten."""
+
     def wake(self, path: Path, reason: str) -> None:
         """Tell the reconciler to look now; a dead one is no error."""
 
@@ -57,6 +60,10 @@ class FileStore:
     def request_apply(self, path: Path, plan_id: str) -> None:
         """Ask for a plan to be applied."""
         state.request_apply(path, plan_id)
+
+    def request_forget(self, path: Path, now: float) -> None:
+        """Ask for the ledger to be forgotten."""
+        state.request_forget(path, now)
 
     def wake(self, path: Path, reason: str) -> None:
         """Tell the reconciler to look now; a dead one is no error."""
@@ -209,6 +216,12 @@ class Api:
         self.store.wake(self.config.paths.wake, "apply")
         return _ok()
 
+    def forget(self) -> Response:
+        """POST /v3/ledger/forget: what is known of the ledger is forgotten, the next answer is the first one."""
+        self.store.request_forget(self.config.paths.forget, self.clock())
+        self.store.wake(self.config.paths.wake, "forget")
+        return _ok()
+
 
 def create_app(
     config: Config, *, store: IntentStore | None = None, clock: Callable[[], float] = time.time
@@ -235,6 +248,7 @@ def create_app(
         "/disable": api.disable,
         "/v3/apply": api.apply,
         "/resolve-route": api.resolve_route,
+        "/v3/ledger/forget": api.forget,
         **dict.fromkeys(NOT_BUILT_POST, _not_built),
     }
     for method, table in (("GET", gets), ("POST", posts)):

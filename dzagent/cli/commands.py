@@ -132,23 +132,18 @@ class LazyGroup(click.Group):
     ) -> Any:
         """Run as a program, or, without standalone mode, as a function that raises ClickException.
 
-        As a program: Ctrl-C and a reader that went away are quiet.
+        As a program: Ctrl-C is quiet (click sees to a reader that went away).
         """
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         tolerate(sys.stdout, sys.stderr)
         try:
             code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
-            sys.stdout.flush()
         except click.ClickException as error:
             error.show()
             sys.exit(error.exit_code)
         except click.Abort:
             sys.exit(INTERRUPTED)
-        except BrokenPipeError:
-            # what is still buffered would fail again when Python ends
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
         sys.exit(code if type(code) is int else 0)
 
 

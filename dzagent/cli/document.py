@@ -7,9 +7,9 @@ from typing import Any
 
 Json = Mapping[str, Any]
 
-GOOD_WHEN_FALSE = frozenset({"Conflict", "Contested", "Held", "LedgerChanged"})
+GOOD_WHEN_FALSE = frozenset({"Conflict", "Contested", "Held", "LedgerChanged", "LedgerStale"})
 """Conditions that name a trouble: good while they are False."""
-NO_TROUBLE = frozenset({"Absent", "Disabled"})
+NO_TROUBLE = frozenset({"Absent", "Disabled", "NoAnswerYet", "NotTold"})
 """Reasons for an Unknown condition that nobody has to do anything about."""
 
 

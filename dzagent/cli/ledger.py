@@ -23,6 +23,8 @@ COMMANDS = (
     LazyCommand(
         "account", "dzagent.cli.ledger_world:account", "The bytes of accounts: list, show, put, drop."
     ),
+    LazyCommand("fault", "dzagent.cli.ledger_fault:fault", "Make the served node misbehave, or stop that."),
+    LazyCommand("forget", "dzagent.cli.ledger_forget:forget", "Let the agent accept another ledger."),
     LazyCommand("dump", "dzagent.cli.ledger_world:dump", "All accounts, for `dzagent render --accounts`."),
 )
 

@@ -45,6 +45,11 @@ def open_store(state_file: Path | None) -> Store:
     return Store(state_file or default_path(os.environ), time.time)
 
 
+def faults_beside(state_file: Path) -> Path:
+    """Return where the faults of a ledger's node are, unless another file is named."""
+    return state_file.with_name(state_file.name + ".faults")
+
+
 def change(state_file: Path | None, edit: Edit, view: View | None = None, *, as_json: bool) -> None:
     """Apply a change and say what it did; `view` shows the changed record in JSON. Raises DzagentError."""
     state, done = open_store(state_file).change(edit)

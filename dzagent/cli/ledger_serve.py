@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from dzagent.cli.ledger_options import common, key, open_store
+from dzagent.cli.ledger_options import common, faults_beside, key, open_store
 from dzagent.cli.ledger_world import LOCALNET, make
 from dzagent.cli.output import print_json
-from dzagent.devledger.node import Clocks, LiveNode
-from dzagent.devledger.server import Listen, RpcServer, parse_listen
+from dzagent.devledger.crowd import Crowd
+from dzagent.devledger.crowd import population as crowd
+from dzagent.devledger.faults import FaultFile
+from dzagent.devledger.faulty import FaultyServer
+from dzagent.devledger.history import CONFIRMED_SLOTS, FINALIZED_SLOTS, Depths, History
+from dzagent.devledger.node import Clocks, LiveNode, Source
+from dzagent.devledger.pubsub import LOOK_SECONDS, PubSubServer
+from dzagent.devledger.server import Listen, parse_listen
 from dzagent.devledger.store import Store
 from dzagent.errors import DzagentError, InputError
+
+MAX_PORT = 65535
 
 
 @click.command()
@@ -33,14 +43,56 @@ from dzagent.errors import DzagentError, InputError
     metavar="KEY",
     help="Owner of the accounts of a ledger that is made now (default: that of localnet).",
 )
+@click.option(
+    "--websocket",
+    default="auto",
+    show_default=True,
+    metavar="IP:PORT",
+    help="Where subscriptions are served: auto is the next port, none is nowhere.",
+)
+@click.option(
+    "--population",
+    type=click.IntRange(0, 10),
+    default=0,
+    show_default=True,
+    help="Other people's accounts beside those of the file, in times of mainnet's in 2026.",
+)
+@click.option("--real-commitments", is_flag=True, help="Let confirmed be 2 slots behind and finalized 32.")
+@click.option(
+    "--lag",
+    type=click.IntRange(0, 100_000),
+    default=0,
+    show_default=True,
+    metavar="SLOTS",
+    help="Be a node that is behind: serve the same file elsewhere without it for one that is not.",
+)
+@click.option(
+    "--faults",
+    "fault_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Switches of `dzagent ledger fault` (default: beside the ledger's file).",
+)
 @common
-def serve(*, listen: str, program_id: str | None, state_file: Path | None, as_json: bool) -> None:
-    """Serve the ledger over JSON-RPC until Ctrl-C or SIGTERM.
+def serve(
+    *,
+    listen: str,
+    program_id: str | None,
+    websocket: str,
+    population: int,
+    real_commitments: bool,
+    lag: int,
+    fault_file: Path | None,
+    state_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Serve the ledger over JSON-RPC and websockets until Ctrl-C or SIGTERM.
 
     It answers from real account bytes and follows the file that the other verbs change. Where there is no file
-    yet, it makes a ledger with nothing on it.
+    yet, it makes a ledger with nothing on it. Two of them on one file are two nodes: they can lag or disagree.
     """
     where = parse_listen(listen)
+    pushes = None if websocket in {"auto", "none"} else parse_listen(websocket)
     store = open_store(state_file)
     made = not store.exists()
     if made:
@@ -53,36 +105,95 @@ def serve(*, listen: str, program_id: str | None, state_file: Path | None, as_js
             f"{store.path} is a ledger of program {node.state.program_id}: leave --program-id out, or name another "
             "file with --state"
         )
-    asyncio.run(_serve(node, where, store, made=made, as_json=as_json))
+    depths = Depths(CONFIRMED_SLOTS, FINALIZED_SLOTS, lag) if real_commitments else Depths(lag=lag)
+    serving = _Serving(
+        node=node,
+        source=_source(node, depths, population),
+        where=where,
+        pushes=pushes,
+        auto=websocket == "auto",
+        faults=FaultFile(fault_file or faults_beside(store.path)),
+    )
+    asyncio.run(_serve(serving, store, made=made, as_json=as_json))
     try:
         node.remember_slot()
     except DzagentError as error:
         _warn(f"the slot could not be written down: {error}")
 
 
-async def _serve(node: LiveNode, where: Listen, store: Store, *, made: bool, as_json: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class _Serving:
+    """What is served, and where; with `auto` the websockets are at the port after `where`."""
+
+    node: LiveNode
+    source: Source
+    where: Listen
+    pushes: Listen | None
+    auto: bool
+    faults: FaultFile
+
+
+def _source(node: LiveNode, depths: Depths, population: int) -> Source:
+    source: Source = Crowd(node, crowd(population)) if population else node
+    return source if depths == Depths() else History(source, depths)
+
+
+async def _serve(serving: _Serving, store: Store, *, made: bool, as_json: bool) -> None:
     over = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, over.set)
-    server = RpcServer(node, where)
+    server = FaultyServer(serving.source, serving.where, serving.faults)
     where = await server.start()
-    _announce(node, where, store, made=made, as_json=as_json)
+    pushing, told = None, None
     try:
-        await over.wait()
+        pushing, told = await _start_pushing(serving, where)
+        _announce(serving.node, where, told, store, made=made, as_json=as_json)
+        await _look_until(serving.source, over)
     finally:
+        if pushing is not None:
+            await pushing.stop()
         await server.stop()
 
 
-def _announce(node: LiveNode, where: Listen, store: Store, *, made: bool, as_json: bool) -> None:
+async def _start_pushing(serving: _Serving, where: Listen) -> tuple[PubSubServer | None, Listen | None]:
+    """Serve websockets; a place that was named must be free, the next port need not."""
+    if serving.pushes is not None:
+        server = PubSubServer(serving.source, serving.pushes)
+        return server, await server.start()
+    if not serving.auto or where.port == MAX_PORT:
+        return None, None
+    server = PubSubServer(serving.source, Listen(where.host, where.port + 1))
+    try:
+        return server, await server.start()
+    except InputError as error:
+        _warn(f"there are no subscriptions: {error}")
+        return None, None
+
+
+async def _look_until(source: Source, over: asyncio.Event) -> None:
+    """Wait for the end; a source that remembers is shown every change meanwhile."""
+    while isinstance(source, History) and not over.is_set():
+        source.look()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(over.wait(), LOOK_SECONDS)
+    await over.wait()
+
+
+def _announce(
+    node: LiveNode, where: Listen, pushes: Listen | None, store: Store, *, made: bool, as_json: bool
+) -> None:
     url, program = f"http://{where}", node.state.program_id
     network = "localnet" if program == LOCALNET else "custom"
+    push = None if pushes is None else f"ws://{pushes}"
     if as_json:
         document = {"url": url, "network": network, "program_id": program, "state": str(store.path)}
-        print_json({**document, "genesis_hash": node.state.genesis_hash, "made": made})
+        print_json({**document, "websocket": push, "genesis_hash": node.state.genesis_hash, "made": made})
     else:
         click.echo(f"serving {store.path} on {url}, program {program}; Ctrl-C ends it")
         custom = "" if network == "localnet" else f', "program_id: {program}"'
         click.echo(f'point an agent at it: "network: {network}", "rpc: {url}"{custom} in its config.yaml')
+        if push is not None:
+            click.echo(f"changes are announced on {push}")
     sys.stdout.flush()
 
 

@@ -172,6 +172,8 @@ def _facts(status: Json, sheet: Paper) -> list[str]:
         ("client IP", _client_ip(status)),
         ("network", _joined(text(status, "network"), f"apply: {text(status, 'mode')}")),
         ("ledger", _ledger(status)),
+        ("polls", _polls(mapping(status, "ledger"))),
+        *(("endpoint", _endpoint(entry)) for entry in _endpoints(mapping(status, "ledger"))),
         (
             "files",
             f"generation {number(status, 'generation') or 0:.0f}, slot {number(status, 'slot') or 0:.0f}",
@@ -196,6 +198,35 @@ def _ledger(status: Json) -> str:
         return _joined("no data", text(ledger, "endpoint"))
     slot = f"slot {number(ledger, 'slot') or 0:.0f}"
     return _joined(slot, f"{seconds(age)} old", text(ledger, "endpoint"))
+
+
+def _polls(ledger: Json) -> str:
+    """How the ledger is asked, what that costs, and whether changes are announced; "" if nobody asked yet."""
+    poll, push, mode = mapping(ledger, "poll"), mapping(ledger, "push"), text(ledger, "mode")
+    received = number(poll, "bytes_received")
+    if not mode or received is None:
+        return ""
+    sent, took = number(poll, "bytes_sent") or 0, number(poll, "milliseconds") or 0
+    why = text(ledger, "mode_reason")
+    way = {"direct": "by address", "full": "everything"}.get(mode, mode) + (f" ({why})" if why else "")
+    cost = f"the last one {sent + received:.0f} bytes and {took:.0f} ms"
+    told = "changes are announced" if push.get("connected") is True else "changes are not announced"
+    return _joined(way, cost, told if push else "")
+
+
+def _endpoints(ledger: Json) -> list[Json]:
+    """The endpoints, if there is more to say than who answered last."""
+    listed = objects(ledger, "endpoints")
+    return listed if len(listed) > 1 or any(text(entry, "last_error") for entry in listed) else []
+
+
+def _endpoint(entry: Json) -> str:
+    failed = sum(count for count in mapping(entry, "errors").values() if isinstance(count, int))
+    return _joined(
+        text(entry, "endpoint"),
+        text(entry, "state"),
+        f"{number(entry, 'requests') or 0:.0f} requests, {failed} failed",
+    )
 
 
 def _agent(status: Json) -> str:

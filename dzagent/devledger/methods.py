@@ -75,7 +75,7 @@ def _get_program_accounts(source: Source, params: Any) -> Any:
     owned: Mapping[str, bytes] = view.accounts if program == view.program_id else {}
     # Sorted by address always: without sortResults Agave promises no order.
     found = [
-        {"account": _encode(view, data, asked.data_slice, asked.encoding or "binary"), "pubkey": address}
+        {"account": encode(view, data, asked.data_slice, asked.encoding or "binary"), "pubkey": address}
         for address, data in owned.items()
         if all(item.allows(data) for item in asked.filters)
     ]
@@ -123,7 +123,7 @@ def _get_genesis_hash(source: Source, params: Any) -> Any:
 
 def _get_rent_exemption(_source: Source, params: Any) -> Any:
     size, _config = arguments(params, 1, 2)
-    return _lamports(unsigned(size))
+    return lamports(unsigned(size))
 
 
 METHODS: Mapping[str, Callable[[Source, Any], Any]] = {
@@ -154,15 +154,16 @@ def _with_context(view: View, value: Any) -> Any:
 
 def _account(view: View, address: str, asked: Options, encoding: str) -> Any:
     data = view.accounts.get(address)
-    return None if data is None else _encode(view, data, asked.data_slice, encoding)
+    return None if data is None else encode(view, data, asked.data_slice, encoding)
 
 
-def _encode(view: View, data: bytes, part: Slice | None, encoding: str) -> Any:
+def encode(view: View, data: bytes, part: Slice | None, encoding: str) -> Any:
+    """Write one account as an answer has it. Raises RpcError."""
     shown = data if part is None else part.of(data)
     return {
         "data": _data(shown, encoding),
         "executable": False,
-        "lamports": _lamports(len(data)),
+        "lamports": lamports(len(data)),
         "owner": view.program_id,
         "rentEpoch": _RENT_EPOCH,
         "space": len(data),
@@ -185,5 +186,6 @@ def _data(data: bytes, encoding: str) -> Any:
     return [base64.b64encode(data).decode(), "base64"]
 
 
-def _lamports(size: int) -> int:
+def lamports(size: int) -> int:
+    """Return what an account of this many bytes must hold to be exempt from rent."""
     return (_ACCOUNT_OVERHEAD + size) * _LAMPORTS_PER_BYTE

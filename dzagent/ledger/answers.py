@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any, TypeAlias, TypeGuard
 
 from solders.pubkey import Pubkey
 
@@ -20,22 +19,31 @@ from dzagent.errors import Unusable
 _MAX_SLOT = 2**63
 
 
-class Sight(enum.Enum):
-    """What one view of one address shows. No answer at all is an error, not a sight."""
+@dataclass(frozen=True, slots=True)
+class Present:
+    """An address held an account of the program at a slot; `data` are its bytes."""
 
-    PRESENT = "present"
-    ABSENT = "absent"
-    UNREADABLE = "unreadable"
+    slot: int
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One address in one answer: `data` where it is present, `why` where it is unreadable."""
+class Absent:
+    """A sound answer of a slot has nothing at an address."""
 
-    sight: Sight
     slot: int
-    data: bytes = b""
-    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Something is at an address, but what it is cannot be told: neither present nor absent."""
+
+    slot: int
+    why: str
+
+
+Seen: TypeAlias = Present | Absent | Unreadable
+"""What one view of one address shows. The fourth outcome, no answer, is an error: dzagent.errors.Unreachable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,11 @@ def read_listing(result: Any, program_id: str) -> Listing:
     return Listing(slot, dict(sorted(found.items())), broken)
 
 
+def data_of(seen: Seen | None) -> bytes:
+    """Return the bytes of what is present, b"" of anything else."""
+    return seen.data if isinstance(seen, Present) else b""
+
+
 def is_address(text: object) -> TypeGuard[str]:
     """Tell whether a value is the base58 text of a public key."""
     if not isinstance(text, str) or not 32 <= len(text) <= 44:
@@ -104,16 +117,16 @@ def _context(result: Any, method: str) -> tuple[int, list[Any]]:
 def _account(value: Any, slot: int, program_id: str) -> Seen:
     """Read one account. Only owner and data matter: proxies are known to garble rentEpoch and to add fields."""
     if value is None:
-        return Seen(Sight.ABSENT, slot)
+        return Absent(slot)
     owner = value.get("owner") if isinstance(value, dict) else None
     if not isinstance(owner, str):
-        return Seen(Sight.UNREADABLE, slot, why="its entry in the answer is broken")
+        return Unreadable(slot, "its entry in the answer is broken")
     if owner != program_id:
-        return Seen(Sight.UNREADABLE, slot, why="it belongs to another program")
+        return Unreadable(slot, "it belongs to another program")
     data = _base64(value.get("data"))
     if data is None:
-        return Seen(Sight.UNREADABLE, slot, why="its data is not base64")
-    return Seen(Sight.PRESENT, slot, data)
+        return Unreadable(slot, "its data is not base64")
+    return Present(slot, data)
 
 
 def _base64(field: Any) -> bytes | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dzagent.errors import LaggingNode, LedgerChanged, Unusable
+from dzagent.errors import LaggingNode, LedgerChanged, SlotLeap, Unusable
 from dzagent.ledger.answers import Listing, Seen, read_accounts, read_listing
-from dzagent.ledger.rpc import RpcClient
+from dzagent.ledger.rpc import MAX_FULL_BODY, RpcClient
 
 MAX_KEYS = 100
 """Addresses that one getMultipleAccounts may name (Agave: MAX_MULTIPLE_ACCOUNTS)."""
@@ -48,21 +48,35 @@ class Genesis:
         if self.hash and answer != self.hash:
             raise LedgerChanged(
                 f"RPC endpoint {self._rpc.endpoint} serves another ledger (genesis hash {answer}, before "
-                f"{self.hash}); nothing is changed. Restart the agent if the ledger was replaced on purpose."
+                f"{self.hash}); nothing is changed. If the ledger was replaced on purpose: dzagent ledger forget."
             )
         self.hash = answer
         self._verified.add(self._rpc.endpoint)
 
 
 class Asker:
-    """The requests of one poll. `slot` rises with each answer and never goes back."""
+    """The requests of one poll. `slot` rises with each answer and never goes back.
 
-    def __init__(self, rpc: RpcClient, program_id: str, commitment: str, slot: int) -> None:
+    `limit` is the highest slot that can be true, None if anything can.
+    """
+
+    def __init__(
+        self, rpc: RpcClient, program_id: str, commitment: str, slot: int, limit: int | None = None
+    ) -> None:
         self._rpc = rpc
         self._program_id = program_id
         self._commitment = commitment
+        self._limit = limit
         self.slot = slot
         self.endpoints: set[str] = set()
+
+    def everything(self) -> Listing:
+        """List all accounts of the program: dear, and what every node can do."""
+        options = {**self._options(), "withContext": True}
+        result = self._call("getProgramAccounts", options, self._program_id, MAX_FULL_BODY)
+        listing = read_listing(result, self._program_id)
+        self._rise(listing.slot)
+        return listing
 
     def listing(self, memcmp: Mapping[int, bytes]) -> Listing:
         """List the program's accounts that hold these bytes at these offsets."""
@@ -87,8 +101,10 @@ class Asker:
             held.update(found)
         return held
 
-    def _call(self, method: str, options: Mapping[str, Any], subject: object) -> Any:
-        result = self._rpc.call(method, [subject, options])
+    def _call(
+        self, method: str, options: Mapping[str, Any], subject: object, max_body: int | None = None
+    ) -> Any:
+        result = self._rpc.call(method, [subject, options], max_body=max_body)
         self.endpoints.add(self._rpc.endpoint)
         return result
 
@@ -101,6 +117,12 @@ class Asker:
             raise LaggingNode(
                 f"RPC endpoint {self._rpc.endpoint} is behind: it answered for slot {slot}, "
                 f"slot {self.slot} was seen before; nothing is changed."
+            )
+        if self._limit is not None and slot > self._limit:
+            raise SlotLeap(
+                f"RPC endpoint {self._rpc.endpoint} answered for slot {slot}, which cannot be so soon after slot "
+                f"{self.slot}; nothing is changed until it says so for a while.",
+                slot,
             )
         self.slot = slot
 

@@ -6,12 +6,24 @@ import json
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from dzagent.errors import LaggingNode, LedgerError, RateLimited, Unreachable, Unusable
+from dzagent.errors import (
+    LaggingNode,
+    LedgerError,
+    MethodRefused,
+    NotAnRpc,
+    RateLimited,
+    Unreachable,
+    Unusable,
+)
 
 MIN_CONTEXT_SLOT_NOT_REACHED = -32016
 NODE_UNHEALTHY = -32005
 RATE_LIMIT_CODES = frozenset({429, 1015})
 """HTTP's 429 inside a 200, and Cloudflare's number for the same: seen from hosted nodes."""
+
+REFUSED_CODES = frozenset({-32600, -32601, -32602, -32010, -32011})
+"""Invalid request, no such method, invalid parameters, account excluded from the node's index, no such index
+(JSON-RPC 2.0, section 5.1; Agave, rpc-client-api/src/custom_error.rs). Hosted nodes use them for what they forbid."""
 
 BYTES_PER_VALUE = 32
 """A body of N bytes may hold N / 32 separators (`{ [ , :`). A JSON list of empty lists grows about 35-fold
@@ -32,14 +44,16 @@ def printable(text: object, limit: int = 160) -> str:
     return line if len(line) <= limit else line[:limit] + "..."
 
 
-def read_answer(body: bytes, request_id: int, max_body: int) -> Any:
-    """Return the result in an answer; raise Unusable (also LaggingNode), RateLimited or Unreachable.
+def read_answer(body: bytes | bytearray, request_id: int, max_body: int) -> Any:
+    """Return the result in an answer; raise Unusable (also LaggingNode, MethodRefused), RateLimited or Unreachable.
 
     The messages do not name the endpoint; the caller adds it.
     """
-    answer = _parse(body, max_body)
+    answer = parse(body, max_body)
     if not isinstance(answer, dict):
-        raise Unusable(f"answered with a JSON {_kind(answer)} where an object was expected")
+        raise NotAnRpc(f"answered with a JSON {_kind(answer)} where an object was expected")
+    if not answer.keys() & {"result", "error"}:
+        raise NotAnRpc("answered without a result: it is no Solana RPC, or the URL is not the RPC's")
     error = answer.get("error")
     answered = answer.get("id")
     # An error may come with a null id: the node could not read the request's (JSON-RPC 2.0, section 5).
@@ -52,7 +66,8 @@ def read_answer(body: bytes, request_id: int, max_body: int) -> Any:
     return answer["result"]
 
 
-def _parse(body: bytes, max_body: int) -> Any:
+def parse(body: bytes | bytearray, max_body: int) -> Any:
+    """Parse JSON of the other side within bounds of memory and time; raise Unusable or NotAnRpc."""
     if sum(body.count(mark) for mark in (b"{", b"[", b",", b":")) > max_body // BYTES_PER_VALUE:
         raise Unusable("answered with far more JSON values than an account list of this size has")
     try:
@@ -65,8 +80,9 @@ def _parse(body: bytes, max_body: int) -> Any:
     except RecursionError:
         raise Unusable("answered with JSON that is nested too deep") from None
     except ValueError:  # bad UTF-8, bad JSON, and what the hooks below refuse
-        what = "HTML" if body.lstrip()[:1] == b"<" else f"{len(body)} bytes"
-        raise Unusable(f"answered with {what} that cannot be read as JSON") from None
+        if body[:200].lstrip()[:1] == b"<":
+            raise NotAnRpc("answered with HTML that cannot be read as JSON: is this URL an RPC's?") from None
+        raise Unusable(f"answered with {len(body)} bytes that cannot be read as JSON") from None
 
 
 def _integer(digits: str) -> int:
@@ -107,4 +123,6 @@ def _error(error: object) -> LedgerError:
         return Unreachable(f"says that it is not healthy ({said})")
     if isinstance(code, int) and code in RATE_LIMIT_CODES:
         return RateLimited(f"asks for fewer requests ({said})")
+    if isinstance(code, int) and code in REFUSED_CODES:
+        return MethodRefused(f"refused the request with error {code} ({said})")
     return Unusable(f"answered with error {printable(code, 20)} ({said})")

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from dzagent.errors import DecodeError
 from dzagent.ledger.accounts import NO_KEY, Account, Device, Exchange, MulticastGroup, Tenant, User
-from dzagent.ledger.answers import Seen, Sight
+from dzagent.ledger.answers import Absent, Present, Seen, Unreadable
 from dzagent.ledger.snapshot import Decoder, undecodable
 from dzagent.model import Problem
 
@@ -58,16 +58,16 @@ def choose(before: Mapping[str, bytes], seen: Mapping[str, Seen], kinds: Kinds, 
     unreadable: set[str] = set()
     for address, kind in kinds.items():
         old = before.get(address)
-        sight = seen.get(address, Seen(Sight.ABSENT, 0))
+        sight = seen.get(address, Absent(0))
         why = doubt(address, sight, kind, old, decoder)
-        if why is None:
+        if why is None and isinstance(sight, Present):
             good[address] = sight.data
             continue
         if old is not None:
             good[address] = old
-        elif sight.sight is not Sight.ABSENT:
+        elif not isinstance(sight, Absent):
             unreadable.add(address)
-        problems.append(_problem(address, kind, sight, why, had_one=old is not None))
+        problems.append(_problem(address, kind, sight, why or "", had_one=old is not None))
     return Named(good, tuple(problems), frozenset(unreadable))
 
 
@@ -81,8 +81,8 @@ def doubt(address: str, seen: Seen, kind: type[Account], old: bytes | None, deco
 
     `old` are the last good bytes at the address: indexes never change, and accounts never lose fields.
     """
-    if seen.sight is not Sight.PRESENT:
-        return seen.why or "it is absent"
+    if not isinstance(seen, Present):
+        return seen.why if isinstance(seen, Unreadable) else "it is absent"
     try:
         account = decoder(address, seen.data)
         before = None if old is None or old == seen.data else decoder(address, old)
@@ -99,7 +99,7 @@ def doubt(address: str, seen: Seen, kind: type[Account], old: bytes | None, deco
 
 
 def _problem(address: str, kind: type[Account], seen: Seen, why: str, *, had_one: bool) -> Problem:
-    if seen.sight is not Sight.ABSENT:
+    if not isinstance(seen, Absent):
         return undecodable(address, why)
     use = "its last known content stays in use" if had_one else "what names it cannot be provided"
     return Problem(

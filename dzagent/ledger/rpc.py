@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import email.utils
 import itertools
 import logging
+import random
 import re
 import socket
 import ssl
@@ -21,20 +23,36 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
-from urllib.parse import unquote, urlsplit
 
 import httpx2
-import tenacity
 from solana.rpc.providers.async_http import AsyncHTTPProvider
 
-from dzagent.errors import InputError, LaggingNode, LedgerError, RateLimited, Unreachable, Unusable
+from dzagent.errors import (
+    InputError,
+    LaggingNode,
+    LedgerError,
+    MethodRefused,
+    NameUnresolved,
+    NotAnRpc,
+    OverBudget,
+    RateLimited,
+    TlsFailed,
+    Unreachable,
+    Unusable,
+)
+from dzagent.ledger.endpoints import RETURN_AFTER, Budget, Choice, Endpoint, endpoints
 from dzagent.ledger.jsonrpc import printable, read_answer, request_body
 
-MAX_BODY = 16 * 1024 * 1024
-"""Bytes, decompressed. An own poll is about 6 KB, all devices 0.3 MB, a whole mainnet answer 3 MB."""
+__all__ = ["RETURN_AFTER", "Endpoint", "Rpc", "RpcClient", "Traffic", "endpoints"]
 
-RETURN_AFTER = 300.0
-"""Seconds after which a working substitute is left and the first endpoint is tried again."""
+MAX_BODY = 16 * 1024 * 1024
+"""Bytes, decompressed, of an own poll. That is about 6 KB, and all devices 0.3 MB."""
+
+MAX_FULL_BODY = 64 * 1024 * 1024
+"""Bytes, decompressed, of a full fetch: 3 MB on mainnet in 2026."""
+
+BUDGET = 120
+"""Requests a minute; a steady poll needs about 8."""
 
 GRACE = 1.0
 """Seconds that a cancelled request may take to close its socket before it is left behind."""
@@ -43,9 +61,19 @@ _MAX_RETRY_AFTER = 3600.0
 _ATTEMPTS = 2
 _RETRIED_STATUS = frozenset({502, 503, 504})
 _ENCODINGS = frozenset({"", "identity", "gzip"})
-_MIN_SECRET = 6
+
+_CHANCE = random.SystemRandom()
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What was sent and received since the start: requests, and bytes of bodies as they were on the wire."""
+
+    requests: int = 0
+    sent: int = 0
+    received: int = 0
 
 
 class RpcClient(Protocol):
@@ -55,8 +83,15 @@ class RpcClient(Protocol):
     def endpoint(self) -> str:
         """The host that answered last (before the first answer: that will be asked first)."""
 
-    def call(self, method: str, params: Sequence[Any] = ()) -> Any:
-        """Return the result of one call; raise Unreachable or Unusable."""
+    @property
+    def traffic(self) -> Traffic:
+        """What was sent and received so far."""
+
+    def call(self, method: str, params: Sequence[Any] = (), *, max_body: int | None = None) -> Any:
+        """Return the result of one call; raise Unreachable or Unusable. `max_body` in bytes, decompressed."""
+
+    def blame(self, error: LedgerError) -> None:
+        """Say that the last answer turned out to be no good: another endpoint is asked first for a while."""
 
 
 class _Dropped(Unreachable):
@@ -64,50 +99,12 @@ class _Dropped(Unreachable):
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One URL and the only name of it that may be shown: its host, numbered if another one has the same."""
+class _Answer:
+    """One body, its size on the wire in bytes, and the server's clock (an HTTP date, "" if it gave none)."""
 
-    url: str
-    label: str
-
-    def redact(self, text: str) -> str:
-        """Take the parts of the URL that may be a token out of a text of the other side."""
-        parts = urlsplit(self.url)
-        pieces = re.split(r"[/&=?]", f"{parts.path}?{parts.query}")
-        secrets = {*pieces, *map(unquote, pieces), parts.username or "", parts.password or ""}
-        for secret in sorted(secrets, key=len, reverse=True):
-            if len(secret) >= _MIN_SECRET:
-                text = text.replace(secret, "***")
-        return text
-
-
-def endpoints(urls: Sequence[str]) -> tuple[Endpoint, ...]:
-    """Check RPC URLs; raise InputError, which names the place in the list and never the URL."""
-    if not urls:
-        raise InputError("No RPC endpoint is configured: name at least one http:// or https:// URL.")
-    hosts = [_host(url, place) for place, url in enumerate(urls, start=1)]
-    seen: dict[str, int] = {}
-    result = []
-    for url, host in zip(urls, hosts, strict=True):
-        seen[host] = seen.get(host, 0) + 1
-        result.append(Endpoint(url, host if seen[host] == 1 else f"{host}#{seen[host]}"))
-    return tuple(result)
-
-
-def _host(url: str, place: int) -> str:
-    wrong = InputError(
-        f"RPC endpoint {place} is not usable: expected an http:// or https:// URL with a host."
-    )
-    try:
-        parts, parsed = urlsplit(url), httpx2.URL(url)
-        port = parts.port
-    except (ValueError, httpx2.InvalidURL):
-        raise wrong from None
-    if not (parts.scheme in {"http", "https"} and parts.hostname and parsed.host) or port == 0:
-        raise wrong
-    if not url.isprintable() or " " in url:
-        raise wrong
-    return printable(parts.hostname, 100)
+    body: bytearray
+    wire: int
+    date: str
 
 
 class _LoopThread:
@@ -150,8 +147,9 @@ class Rpc:
     """A blocking JSON-RPC client with failover, for one calling thread at a time.
 
     `timeout` is the total time of a call in seconds over all endpoints and attempts: with n endpoints left,
-    one is given 1/n of what is left. `max_body` bounds the decompressed answer in bytes. `clock` gives
-    monotonic seconds. Raises InputError for a URL or limit that cannot work.
+    one is given 1/n of what is left. `max_body` bounds the decompressed answer in bytes, `budget` the requests
+    a minute. `clock` gives monotonic seconds, `now` unix seconds, `chance` a number from 0 to 1. Raises
+    InputError for a URL or limit that cannot work.
     """
 
     def __init__(
@@ -162,10 +160,13 @@ class Rpc:
         *,
         retry_delay: float = 0.2,
         return_after: float = RETURN_AFTER,
+        budget: float = BUDGET,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+        chance: Callable[[], float] = _CHANCE.random,
     ) -> None:
-        if not (0 < timeout <= threading.TIMEOUT_MAX and max_body > 0):
-            raise InputError("The RPC timeout and the size limit must be above zero.")
+        if not (0 < timeout <= threading.TIMEOUT_MAX and max_body > 0 and budget > 0):
+            raise InputError("The RPC timeout, the size limit and the budget must be above zero.")
         # httpx2 logs whole URLs at level INFO; they may carry a token, whatever level the program logs at.
         for name in ("httpx2", "httpcore2"):
             logging.getLogger(name).setLevel(logging.WARNING)
@@ -173,36 +174,72 @@ class Rpc:
         self._timeout = timeout
         self._max_body = max_body
         self._retry_delay = retry_delay
-        self._return_after = return_after
         self._clock = clock
+        self._now = now
+        self._chance = chance
         self._ids = itertools.count(1)
-        self._current = 0
-        self._current_since = clock()
-        self._rest_until = [clock()] * len(self._endpoints)
+        self._choice = Choice(
+            [endpoint.label for endpoint in self._endpoints],
+            clock=clock,
+            jitter=lambda: 1.0 + 0.2 * chance(),
+            return_after=return_after,
+        )
+        self._budget = Budget(budget, clock)
+        self._traffic = Traffic()
+        self._server_clock: tuple[str, float] = ("", 0.0)
         self._sessions: dict[str, httpx2.AsyncClient] = {}
         self._loop: _LoopThread | None = None
 
     @property
     def endpoint(self) -> str:
         """The host that answered last; hosts that are listed twice are numbered (`localhost#2`)."""
-        return self._endpoints[self._current].label
+        return self._endpoints[self._choice.current].label
 
-    def call(self, method: str, params: Sequence[Any] = ()) -> Any:
+    @property
+    def traffic(self) -> Traffic:
+        """What was sent and received so far."""
+        return self._traffic
+
+    @property
+    def clock_offset(self) -> float | None:
+        """Seconds by which this host's clock was ahead of the last server's; None if no server told its time."""
+        date, seen_at = self._server_clock
+        try:
+            return seen_at - email.utils.parsedate_to_datetime(date).timestamp()
+        except (TypeError, ValueError, OverflowError, IndexError):
+            return None
+
+    def health(self) -> list[dict[str, Any]]:
+        """Return what is known of each endpoint, as status shows it."""
+        return self._choice.as_json()
+
+    def blame(self, error: LedgerError) -> None:
+        """Say that the last answer turned out to be no good: another endpoint is asked first for a while."""
+        self._choice.blame(error)
+
+    def call(self, method: str, params: Sequence[Any] = (), *, max_body: int | None = None) -> Any:
         """Return the result of one call; raise Unreachable or Unusable within the timeout (and `GRACE`)."""
         start = self._clock()
-        order = self._order(start)
+        order = self._choice.order()
         failures: list[LedgerError] = []
         for left, index in zip(range(len(order), 0, -1), order, strict=True):
-            budget = (start + self._timeout - self._clock()) / left
-            if budget <= 0:
+            seconds = (start + self._timeout - self._clock()) / left
+            if seconds <= 0:
                 break
             try:
-                result = self._ask(self._endpoints[index], method, params, budget)
+                self._budget.spend()
+                self._choice.asked(index)
+                result = self._ask(
+                    self._endpoints[index], method, params, seconds, max_body or self._max_body
+                )
+            except OverBudget as error:
+                failures.append(error)
+                break
             except LedgerError as error:
-                self._note_failure(index, error)
+                self._choice.failed(index, error)
                 failures.append(error)
                 continue
-            self._note_success(index)
+            self._choice.succeeded(index)
             return result
         raise _summary(failures)
 
@@ -216,61 +253,56 @@ class Rpc:
             loop.run(_close_all(sessions), GRACE)
         loop.close()
 
-    def _order(self, now: float) -> list[int]:
-        """Endpoints to try: from the current one on, those that asked for rest last."""
-        if self._current and now - self._current_since >= self._return_after:
-            self._current, self._current_since = 0, now
-        count = len(self._endpoints)
-        ring = [(self._current + step) % count for step in range(count)]
-        return sorted(ring, key=lambda index: self._rest_until[index] > now)
-
-    def _note_success(self, index: int) -> None:
-        if index != self._current:
-            self._current, self._current_since = index, self._clock()
-
-    def _note_failure(self, index: int, error: LedgerError) -> None:
-        if isinstance(error, RateLimited) and error.retry_after is not None:
-            self._rest_until[index] = self._clock() + error.retry_after
-
-    def _ask(self, endpoint: Endpoint, method: str, params: Sequence[Any], budget: float) -> Any:
+    def _ask(
+        self, endpoint: Endpoint, method: str, params: Sequence[Any], seconds: float, max_body: int
+    ) -> Any:
         request_id = next(self._ids)
         content = request_body(request_id, method, params)
         self._loop = self._loop or _LoopThread()
         try:
-            body = self._loop.run(self._fetch(endpoint, content, budget), budget + GRACE)
-            return read_answer(body, request_id, self._max_body)
+            answer = self._loop.run(self._fetch(endpoint, content, seconds, max_body), seconds + GRACE)
+            self._server_clock = (answer.date, self._now())
+            return read_answer(answer.body, request_id, max_body)
         except LedgerError as error:
             raise _named(error, f"RPC endpoint {endpoint.label} {endpoint.redact(str(error))}.") from None
 
-    async def _fetch(self, endpoint: Endpoint, content: bytes, budget: float) -> bytes:
+    def _count(self, sent: int, received: int) -> None:
+        before = self._traffic
+        self._traffic = Traffic(before.requests + 1, before.sent + sent, before.received + received)
+
+    async def _fetch(self, endpoint: Endpoint, content: bytes, seconds: float, max_body: int) -> _Answer:
         """Bound the time of everything: DNS, connecting, TLS, each byte, waiting between attempts, closing."""
         try:
-            return await asyncio.wait_for(self._attempts(endpoint, content, budget), budget)
+            return await asyncio.wait_for(self._attempts(endpoint, content, seconds, max_body), seconds)
         except asyncio.TimeoutError:
-            raise Unreachable(f"gave no complete answer within {budget:.3g} s") from None
+            raise Unreachable(f"gave no complete answer within {seconds:.3g} s") from None
 
-    async def _attempts(self, endpoint: Endpoint, content: bytes, budget: float) -> bytes:
-        retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(_Dropped),
-            stop=tenacity.stop_after_attempt(_ATTEMPTS),
-            wait=tenacity.wait_random(0, self._retry_delay),
-            reraise=True,
-        )
-        return await retrying(self._attempt, endpoint, content, budget)
+    async def _attempts(self, endpoint: Endpoint, content: bytes, seconds: float, max_body: int) -> _Answer:
+        for _ in range(1, _ATTEMPTS):
+            try:
+                return await self._attempt(endpoint, content, seconds, max_body)
+            except _Dropped:
+                await asyncio.sleep(self._retry_delay * self._chance())
+        return await self._attempt(endpoint, content, seconds, max_body)
 
-    async def _attempt(self, endpoint: Endpoint, content: bytes, budget: float) -> bytes:
+    async def _attempt(self, endpoint: Endpoint, content: bytes, seconds: float, max_body: int) -> _Answer:
+        received = 0
         try:
-            session = self._session(endpoint, budget)
-            return await _post(session, endpoint.url, content, self._max_body)
+            answer = await _post(self._session(endpoint, seconds), endpoint.url, content, max_body)
+            received = answer.wire
         except httpx2.DecodingError:
             raise Unusable("answered with bytes that are not the gzip they claim to be") from None
         except httpx2.TimeoutException:
-            raise Unreachable(f"gave no complete answer within {budget:.3g} s") from None
+            raise Unreachable(f"gave no complete answer within {seconds:.3g} s") from None
         except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError, httpx2.CloseError):
             raise _Dropped("broke the connection before its answer was complete") from None
         except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, OSError, ValueError) as error:
             # OSError and ValueError: an unusable proxy variable or certificate file of the environment.
-            raise Unreachable(_connect_failure(error)) from None
+            raise _connect_failure(error) from None
+        else:
+            return answer
+        finally:
+            self._count(len(content), received)
 
     def _session(self, endpoint: Endpoint, timeout: float) -> httpx2.AsyncClient:
         session = self._sessions.get(endpoint.label)
@@ -281,7 +313,7 @@ class Rpc:
         return session
 
 
-async def _post(session: httpx2.AsyncClient, url: str, content: bytes, max_body: int) -> bytes:
+async def _post(session: httpx2.AsyncClient, url: str, content: bytes, max_body: int) -> _Answer:
     session.cookies.clear()  # a node has no use for cookies, and a hostile one could make them grow for ever
     headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip"}
     body = bytearray()
@@ -293,7 +325,7 @@ async def _post(session: httpx2.AsyncClient, url: str, content: bytes, max_body:
                 if len(body) + len(chunk) > max_body:
                     raise Unreachable(f"sent an answer larger than {max_body} bytes")
                 body += chunk
-    return bytes(body)
+        return _Answer(body, response.num_bytes_downloaded, response.headers.get("date", "")[:64])
 
 
 def _check_head(status: int, headers: httpx2.Headers) -> None:
@@ -330,16 +362,24 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _connect_failure(error: BaseException) -> str:
+def _connect_failure(error: BaseException) -> Unreachable:
     """Say what happened from the chain of causes: httpx2's own text may quote the URL."""
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLError):
-            return f"failed in TLS: {printable(getattr(cause, 'verify_message', '') or cause.reason or 'broken')}"
+            return TlsFailed(f"failed in TLS: {_tls_reason(cause)}")
         if isinstance(cause, socket.gaierror):
-            return "has a name that cannot be resolved"
+            return NameUnresolved("has a name that cannot be resolved")
         if isinstance(cause, ConnectionRefusedError):
-            return "refused the connection"
-    return f"cannot be reached ({type(error).__name__})"
+            return Unreachable("refused the connection")
+    return Unreachable(f"cannot be reached ({type(error).__name__})")
+
+
+def _tls_reason(error: ssl.SSLError) -> str:
+    said = printable(getattr(error, "verify_message", "") or error.reason or "broken")
+    # OpenSSL 3: "certificate has expired", "certificate is not yet valid".
+    if "expired" in said or "not yet valid" in said:
+        return f"{said}; if the endpoint is fine, this host's clock is wrong"
+    return said
 
 
 def _named(error: LedgerError, message: str) -> LedgerError:
@@ -347,7 +387,7 @@ def _named(error: LedgerError, message: str) -> LedgerError:
     if isinstance(error, _Dropped):
         return Unreachable(message)
     if isinstance(error, RateLimited):
-        return RateLimited(message, error.retry_after)
+        return type(error)(message, error.retry_after)
     return type(error)(message)
 
 
@@ -360,9 +400,13 @@ def _summary(failures: Sequence[LedgerError]) -> LedgerError:
     for error in failures:
         if isinstance(error, LaggingNode) or len(failures) == 1:
             return _named(error, message)
-    for kind in (RateLimited, Unusable):
+    for error in failures:
+        # One that answers but not so may answer another question: the caller asks differently.
+        if isinstance(error, MethodRefused):
+            return _named(error, message)
+    for kind in (RateLimited, TlsFailed, NameUnresolved, NotAnRpc, Unusable):
         if failures and all(isinstance(error, kind) for error in failures):
-            return _named(failures[0], message)
+            return kind(message)
     return Unreachable(message or "No RPC endpoint could be asked within the timeout.")
 
 

@@ -54,6 +54,7 @@ class Ledger:
         self.state, self._lies = root / "ledger.json", root / "lies.json"
         truth, told = f"{LEDGER_IP}:{TRUE_LEDGER_PORT}", f"{LEDGER_IP}:{LEDGER_PORT}"
         serve = [str(BIN / "dzagent"), "ledger", "serve", "--listen", truth, "--state", str(self.state)]
+        serve += ["--websocket", f"{LEDGER_IP}:{LEDGER_PORT + 1}"]  # where the agent looks for it
         liar = [sys.executable, "-m", "e2e.lab.liar", "--listen", told, "--upstream", truth]
         self._server = Process("ledger", network.ledger, serve, root / "ledger.log")
         self._proxy = Process("proxy", network.ledger, [*liar, "--lies", str(self._lies)], root / "proxy.log")

@@ -1,0 +1,72 @@
+"""The process: one reconciler at a time, and a start that needs neither RPC nor root."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from dzagent.config import Config, Paths
+from dzagent.daemon import LOCK_SECONDS, Daemon, main, take_lock
+from dzagent.errors import StateError
+
+
+def test_a_second_reconciler_is_refused_after_a_moment(tmp_path: Path) -> None:
+    waited: list[float] = []
+    held = take_lock(tmp_path / "agent" / "lock")
+    with pytest.raises(StateError, match="another dzagentd runs"):
+        take_lock(tmp_path / "agent" / "lock", wait=waited.append)
+    assert 0.5 * LOCK_SECONDS < sum(waited) <= LOCK_SECONDS
+    os.close(held)
+    os.close(take_lock(tmp_path / "agent" / "lock", wait=waited.append))
+
+
+def test_whoever_only_looks_at_the_lock_does_not_stop_a_start(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.touch()
+    looking = os.open(path, os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    os.close(take_lock(path, wait=lambda _: os.close(looking) if _open(looking) else None))
+
+
+def _open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def test_without_an_rpc_endpoint_the_agent_runs_and_says_what_to_configure(tmp_path: Path) -> None:
+    config = Config(paths=Paths(tmp_path / "state", tmp_path / "run"))
+    config.paths.agent.mkdir(parents=True)
+    daemon = Daemon(config)
+    daemon._ledger.feed.poll_once()
+    view = daemon._ledger.feed.view()
+    daemon._socket.stop()
+    assert view.error is not None
+    assert "rpc is not set" in view.error
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("network: [", "config.yaml:"),
+        ("netwrok: testnet\n", "netwrok"),
+        ("network: moon\n", "moon"),
+        ("policy: nothing-like-this\n", "nothing-like-this"),
+        ("intervals: {poll: 0}\n", "poll"),
+    ],
+)
+def test_a_bad_configuration_is_one_line_and_exit_2(tmp_path: Path, text: str, why: str) -> None:
+    path = tmp_path / "config.yaml"
+    directories = f"directories: {{state: {tmp_path}/state, run: {tmp_path}/run}}\n"
+    path.write_text(directories + text)
+    done = CliRunner().invoke(main, ["--config", str(path)])
+    assert done.exit_code == 2
+    assert done.stderr.startswith("dzagentd: ")
+    assert why in done.stderr
+    assert done.stderr.count("\n") == 1
