@@ -145,7 +145,7 @@ def test_an_allocated_ip_keeps_its_routes(bird: BgpLab) -> None:
     bird.until("they are shown as stale", lambda: "RoutesStale" in bird.codes(), 5)
     assert len(bird.routes()) == len(OTHERS)
     text = bird.root / "state/desired/learned/unicast.routes"
-    bird.until("the file says so", lambda: "# stale since" in text.read_text(), 5)
+    bird.until("the file says so", lambda: text.exists() and "# stale since" in text.read_text(), 5)
     bird.agent.send(signal.SIGKILL)
     bird.agent.start()
     stays("they stay over a restart", lambda: len(bird.routes()) == len(OTHERS), 4)
