@@ -105,7 +105,10 @@ class Checker:
     def __call__(self, program: str, args: Sequence[str], stdin: str = "") -> Completed:
         del stdin
         assert (program, args[0]) == ("bird", "-p")
-        self.checked.append(Path(args[-1]).read_text())
+        text = Path(args[-1]).read_text()
+        self.checked.append(text.removesuffix("\nprotocol device dz_device { }\n"))
+        if "protocol " not in text:  # as BIRD does
+            return Completed(1, b"", b"No protocol is specified in the config file")
         return Completed(self.code, b"", b"x.candidate:7:1 syntax error" if self.code else b"")
 
 
@@ -162,6 +165,14 @@ def test_sessions_are_checked_written_and_told_once(serve: Serve, tmp_path: Path
     assert server.asked == ["configure"]
     assert (tmp_path / "bgp" / "services.conf").stat().st_mode & 0o777 == 0o640
     assert not (tmp_path / "bgp" / "services.candidate").exists()
+
+
+def test_no_session_at_all_is_a_good_file(serve: Serve, tmp_path: Path) -> None:
+    _, client = serve(GOOD)
+    engine = bird(tmp_path, client, Checker())
+    assert engine.configure({"unicast": PEER}, 20)
+    assert engine.configure({}, 20)
+    assert "protocol" not in (tmp_path / "bgp" / "services.conf").read_text()
 
 
 def test_what_bird_refuses_leaves_the_last_good_file(serve: Serve, tmp_path: Path) -> None:

@@ -296,6 +296,17 @@ def test_sessions_that_are_refused_are_told_and_tried_again(world: World) -> Non
     assert world.engine.configured == [{"unicast": PEER}]
 
 
+def test_a_refusal_is_forgotten_when_the_old_wish_returns(world: World) -> None:
+    world.tick()
+    world.engine.refuses = EngineRefused("line 7")
+    world.want({})
+    world.tick()
+    world.engine.refuses = None
+    world.want({"unicast": PEER})
+    world.tick(20)
+    assert world.speaker.view().problems == ()
+
+
 def test_another_peer_begins_anew_and_the_same_one_does_not(world: World) -> None:
     world.up(1)
     world.want({"unicast": replace(PEER, remote_asn=65000)})

@@ -26,6 +26,7 @@ from dzagent.render import Templates
 OLDEST: Final = (2, 0, 7)
 _VERSION: Final = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
 _LOOK: Final = 'show protocols all "dz_*"'
+_ALWAYS: Final = "protocol device dz_device { }\n"
 _NAMES: Final[Mapping[str, ServiceName]] = {f"dz_{name}": name for name in SERVICE_NAMES}
 
 
@@ -130,7 +131,8 @@ class Bird:
             return None
 
     def _check(self, text: str) -> None:
-        self._write(self._files.candidate, text)
+        # a file without any protocol is an error for `bird -p`; the base configuration has this one
+        self._write(self._files.candidate, f"{text}\n{_ALWAYS}")
         try:
             done = self._run("bird", ["-p", "-c", str(self._files.candidate)])
         except KernelError as error:

@@ -305,7 +305,7 @@ class Speaker:
             told = self._engine.configure(wanted, self._rules.limit)
             found = self._engine.look() if told else look
         except DzagentError as error:
-            self._retry_configure = now + REVIVE[0]
+            self._configured, self._retry_configure = None, now + REVIVE[0]
             self._config_problem((type(error).__name__, str(error)))
             return look
         self._configured = (look.life, wanted)
