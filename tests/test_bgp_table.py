@@ -111,7 +111,7 @@ def test_other_rules_judge_again() -> None:
 def test_no_order_of_events_resurrects_a_withdrawn_route() -> None:
     """A model of the announcer beside the table: a thousand random histories end equal, at every step."""
     for seed in range(1000):
-        chance = random.Random(seed)  # noqa: S311 - a test's history, not a secret
+        chance = random.Random(seed)
         learned, announced, now = table(), set[int](), 0.0
         for _ in range(30):
             now += 1.0
