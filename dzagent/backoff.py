@@ -31,11 +31,13 @@ class Backoff:
 
     def ready(self, step: Step, now: float) -> bool:
         """Whether this step may be tried now; a step that changed since it failed always may."""
-        failure = self._failures.get(_key(step))
+        failure = self._failures.get(_key(step)) if self._failures else None
         return failure is None or failure.step != step or now >= failure.retry_at
 
     def record(self, outcome: Outcome, now: float) -> None:
         """Take in how a step ended."""
+        if not self._failures and outcome.result is Result.DONE:
+            return
         step_key = _key(outcome.step)
         if outcome.result in {Result.DONE, Result.GONE, Result.RACED}:
             self._failures.pop(step_key, None)

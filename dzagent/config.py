@@ -112,6 +112,31 @@ class Paths:
         return self.agent / "ledger.json"
 
     @property
+    def sessions(self) -> Path:
+        """The rendered BGP sessions, which the engine includes."""
+        return self.state / "bgp" / "services.conf"
+
+    @property
+    def peers(self) -> Path:
+        """The peers that were last wanted: for a start without a ledger."""
+        return self.state / "bgp" / "peers.json"
+
+    @property
+    def engine(self) -> Path:
+        """The BGP engine's control socket."""
+        return self.run / "bird" / "bird.ctl"
+
+    @property
+    def bgp(self) -> Path:
+        """Sessions and counters of BGP."""
+        return self.agent / "bgp.json"
+
+    @property
+    def routes(self) -> Path:
+        """Learned routes."""
+        return self.agent / "routes.json"
+
+    @property
     def lock(self) -> Path:
         """Locked (flock) by the one reconciler that may write to the kernel."""
         return self.agent / "lock"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import logging
 import os
 import signal
@@ -17,6 +18,9 @@ import click
 
 from dzagent import __version__
 from dzagent.age import boot_seconds
+from dzagent.bgp.bird import Bird, BirdFiles
+from dzagent.bgp.service import Bgp
+from dzagent.bgp.speaker import Clocks
 from dzagent.config import DEFAULT_CONFIG, Config, load_config
 from dzagent.desired import DesiredStore
 from dzagent.errors import DzagentError, StateError
@@ -29,7 +33,7 @@ from dzagent.policy import find_policy, load_policy
 from dzagent.reconcile import Parts, Reconciler
 from dzagent.render import Templates
 from dzagent.report import Reporter
-from dzagent.share import find, places
+from dzagent.share import places
 from dzagent.wake import Wake, WakeSocket
 
 log = logging.getLogger(__name__)
@@ -37,18 +41,23 @@ log = logging.getLogger(__name__)
 SITE_POLICIES = Path("/etc/dzagent/policies")
 """Where an operator's named policies are looked for first."""
 
+GC_THRESHOLD = (50_000, 20, 50)
+"""Thousands of routes are hundreds of thousands of objects without a cycle: looking for one too often costs more."""
+
 LOCK_SECONDS, LOCK_STEP = 1.0, 0.05
 """How long, and how often, the reconciler's lock is tried."""
 
 
 class Daemon:
-    """The running agent: one loop, one poll thread, one wake socket."""
+    """The running agent: one loop, one thread that polls the ledger, one that watches BGP, one wake socket."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._stopping = threading.Event()
         self.wake = Wake()
-        policy = load_policy(find_policy(config.policy, (SITE_POLICIES, *places("policies"))))
+        policy_file = find_policy(config.policy, (SITE_POLICIES, *places("policies")))
+        policy = load_policy(policy_file)
+        templates = Templates([config.templates, *places("templates")])
         kernel = IpRoute()
         self._probe = HostProbe(
             config, policy, kernel, clock=time.monotonic, outside=_outside(config, self.wake)
@@ -61,6 +70,14 @@ class Daemon:
         )
         self._feed = self._ledger.feed
         self._socket = WakeSocket(config.paths.wake, self.wake)
+        self._bgp = Bgp(
+            Bird(BirdFiles(config.paths.engine, config.paths.sessions, policy.bgp.port), templates),
+            policy,
+            config.paths,
+            policy_file=policy_file,
+            clocks=Clocks(time.time, time.monotonic),
+            on_change=self.wake.set,
+        )
         self._reconciler = Reconciler(
             Parts(
                 config=config,
@@ -68,11 +85,12 @@ class Daemon:
                 kernel=kernel,
                 feed=self._feed,
                 store=DesiredStore(config.paths),
-                templates=Templates([config.templates, find("templates")]),
+                templates=templates,
                 intent=IntentReader(config.paths.intent),
                 probe=self._probe,
                 reporter=Reporter(config, version=__version__, pid=os.getpid(), clock=time.time),
                 now=boot_seconds,
+                bgp=self._bgp,
             )
         )
 
@@ -82,12 +100,14 @@ class Daemon:
         signal.signal(signal.SIGINT, self._stop)
         self._socket.start()
         self._ledger.start()
+        self._bgp.start()
         log.info(
             "dzagentd %s started: network %s, mode %s", __version__, self._config.network, self._config.apply
         )
         try:
             self._reconciler.run(self.wake, self._stopping.is_set)
         finally:
+            self._bgp.stop()
             self._ledger.stop()
             self._socket.stop()
         log.info("dzagentd stopped; what it set up stays in place")
@@ -147,6 +167,7 @@ def main(config_file: Path | None) -> None:
         for chatty in ("sh", "httpx2", "httpcore2"):  # a line for each process and request
             logging.getLogger(chatty).setLevel(logging.WARNING)
         lock = take_lock(config.paths.lock)
+        gc.set_threshold(*GC_THRESHOLD)
         Daemon(config).run()
         os.close(lock)
     except DzagentError as error:

@@ -19,6 +19,10 @@ DzagentError
 │       ├── SlotLeap      a slot so far ahead that it cannot be true yet
 │       ├── LaggingNode   an answer older than one already seen: not a failure, nothing changes
 │       └── LedgerChanged another genesis hash: a different ledger, nothing changes
+├── EngineError           the BGP engine gave no usable answer: never "no routes"
+│   ├── EngineGone        nothing listens on its control socket
+│   ├── EngineSilent      it listens and does not answer in time
+│   └── EngineRefused     it understood the command and refused it
 ├── KernelError           ip or nft failed
 │   └── ObservationError  what the kernel holds could not be read: never "empty"
 └── StateError            a file of our own cannot be read or written
@@ -117,6 +121,22 @@ class LaggingNode(Unusable):
 
 class LedgerChanged(Unusable):
     """The endpoint serves another ledger (another genesis hash) than before."""
+
+
+class EngineError(DzagentError):
+    """The BGP engine gave no usable answer; never to be taken for "no session" or "no routes"."""
+
+
+class EngineGone(EngineError):
+    """Nothing listens on the engine's control socket: it is not running."""
+
+
+class EngineSilent(EngineError):
+    """The engine listens but did not answer in time."""
+
+
+class EngineRefused(EngineError):
+    """The engine understood a command and refused it, such as a configuration with an error."""
 
 
 class KernelError(DzagentError):

@@ -93,12 +93,32 @@ def _format_address(address: Address) -> str:
 def _format_route(route: Route) -> str:
     if route.via is None or route.dev is None:
         raise _Refused("a route needs a gateway and a link")
-    src = "" if route.src is None else f" src {_usable(route.src)}"
+    src = "" if route.src is None else f" src {_TEXTS.of(route.src)}"
     metric = f" metric {_within(route.metric, _METRIC)}" if route.metric else ""
     return (
-        f"route add {route.dst} via {_usable(route.via)} dev {_name(route.dev)}{src} "
+        f"route add {route.dst} via {_TEXTS.of(route.via)} dev {_name(route.dev)}{src} "
         f"table {_within(route.table, _TABLE)} proto {_within(route.protocol, _PROTOCOL)}{metric}"
     )
+
+
+class _Texts:
+    """Texts of usable addresses by identity: thousands of routes share one gateway and one source."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[IPv4Address, str]] = {}
+
+    def of(self, address: IPv4Address) -> str:
+        known = self._known.get(id(address))
+        if known is not None and known[0] is address:
+            return known[1]
+        if len(self._known) > 64:
+            self._known.clear()
+        text = str(_usable(address))
+        self._known[id(address)] = (address, text)
+        return text
+
+
+_TEXTS: Final = _Texts()
 
 
 def _format_rule(rule: Rule) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
+from typing import Final
 
 from dzagent.model import (
     MAIN_TABLE,
@@ -24,7 +25,10 @@ from dzagent.model import (
     Step,
     Wanted,
 )
-from dzagent.protect import SSH_LOCAL, SSH_PEER, captured, without
+from dzagent.protect import SSH_LOCAL, SSH_PEER, Shield, without
+
+LEARNED: Final = "learned/"
+"""How the origins of learned routes begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +73,23 @@ def check(
     protected: Protected,
     ignore: Iterable[IPv4Address] = (),
     installed: Collection[IPv4Network] = (),
+    *,
+    ssh_hosts: bool = False,
 ) -> tuple[Plan, tuple[Held, ...]]:
     """Return the plan without the steps that would capture a protected destination, and those steps.
 
-    ignore, installed: as for `withhold`. The plan's id stays: it names the states that were compared.
+    ignore, installed: as for `withhold`. ssh_hosts: a learned /32 may be the far end of an SSH session, since that
+    is another DoubleZero user. The plan's id stays: it names the states that were compared.
     """
     guard = _Guard(protected, tuple(ignore), installed)
+    relaxed = _Guard(without(protected, SSH_PEER), tuple(ignore), installed) if ssh_hosts else guard
     held: list[Held] = []
     phases: list[tuple[Step, ...]] = []
     for phase in plan.phases:
         allowed: list[Step] = []
         for step in phase:
-            reason = None if step.action is Action.DELETE else guard.danger(step.target)
+            judge = relaxed if _learned_host(step) else guard
+            reason = None if step.action is Action.DELETE else judge.danger(step.target)
             if reason is None:
                 allowed.append(step)
             else:
@@ -90,27 +99,29 @@ def check(
     return replace(plan, phases=tuple(phases)), tuple(held)
 
 
+def _learned_host(step: Step) -> bool:
+    """Tell whether a step makes a route to one host that was learned."""
+    host = isinstance(step.target, Route) and step.target.dst.prefixlen == 32
+    return host and step.origin is not None and step.origin.file.startswith(LEARNED)
+
+
 class _Guard:
     """Judges objects by what must stay reachable."""
 
     def __init__(
         self, protected: Protected, ignored: tuple[IPv4Address, ...], installed: Collection[IPv4Network]
     ) -> None:
-        self._protected = protected
-        self._without_ssh = without(protected, SSH_PEER, SSH_LOCAL)
-        self._ignored = ignored
+        self._strict = Shield(protected, ignored)
+        self._without_ssh = Shield(without(protected, SSH_PEER, SSH_LOCAL), ignored)
         self._installed = installed
-        self._known: dict[IPv4Network, str | None] = {}  # most prefixes come in two rules
 
     def danger(self, obj: KernelObject) -> str | None:
         """Say what an object would capture, None if nothing."""
         return next(filter(None, map(self._captured, _prefixes(obj))), None)
 
     def _captured(self, prefix: IPv4Network) -> str | None:
-        if prefix not in self._known:
-            protected = self._without_ssh if prefix in self._installed else self._protected
-            self._known[prefix] = captured(prefix, protected, self._ignored)
-        return self._known[prefix]
+        shield = self._without_ssh if self._installed and prefix in self._installed else self._strict
+        return shield.captured(prefix)
 
 
 def _as_step(item: Wanted) -> Step:

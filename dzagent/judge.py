@@ -8,9 +8,11 @@ from typing import TypeAlias
 
 from dzagent.age import DataAge, ledger_conditions
 from dzagent.belongs import service_of_step
+from dzagent.bgp.session import UP, SessionView
+from dzagent.bgp.speaker import BgpView
 from dzagent.conditions import Status
 from dzagent.feed import LedgerView
-from dzagent.guard import Held
+from dzagent.guard import LEARNED, Held
 from dzagent.hostfacts import Facts
 from dzagent.intent import IntentView
 from dzagent.model import (
@@ -51,6 +53,7 @@ class PassReport:
     held: tuple[Held, ...]
     outcomes: tuple[Outcome, ...]
     failing: tuple[Outcome, ...]
+    bgp: BgpView | None = None
     age: DataAge = field(default_factory=DataAge)
 
 
@@ -139,7 +142,7 @@ def judge(report: PassReport, services: Sequence[ServiceView], mode: str) -> lis
     """Return every condition of this pass as (type, status, reason, message)."""
     identity = report.facts.identity
     known = not isinstance(identity, Problem)
-    sync = _in_sync(report, mode)
+    sync, session = _in_sync(report, mode), session_up(report)
     held = "; ".join(f"{describe(item.step.target)}: {item.reason}" for item in report.held[:5])
     conflicts = "; ".join(f"{describe(c.wanted.obj)} is held by {c.owner}" for c in report.plan.conflicts[:5])
     return [
@@ -163,11 +166,71 @@ def judge(report: PassReport, services: Sequence[ServiceView], mode: str) -> lis
             report.render_problem or f"generation {report.generation}",
         ),
         sync,
-        ("SessionUp", "Unknown", "Absent", "this version sets up tunnels; it does not hold BGP sessions yet"),
+        session,
         ("Conflict", *_flag(bool(conflicts), "ForeignObject", conflicts, "nobody else holds what we need")),
         ("Held", *_flag(bool(held), "WouldCapture", held, "nothing is withheld")),
-        _ready(report, services, sync),
+        _ready(report, services, sync, session),
     ]
+
+
+def session_up(report: PassReport) -> Judgement:
+    """Say whether every session that should be up is up, and if not, why."""
+    bgp = report.bgp
+    if bgp is None or not bgp.peers:
+        return ("SessionUp", "Unknown", *_no_session(report))
+    if bgp.trouble is not None:
+        return ("SessionUp", "Unknown", bgp.trouble.code, bgp.trouble.message)
+    for code, message in bgp.problems:
+        if code != "ExcludeList":
+            return ("SessionUp", "False", code, message)
+    down = [(name, item.session) for name, item in bgp.peers.items() if item.session.status != UP]
+    if not down:
+        return ("SessionUp", "True", "Established", f"{len(bgp.peers)} of {len(bgp.peers)} sessions are up")
+    name, session = next((pair for pair in down if pair[1].reason), down[0])
+    return ("SessionUp", "False", session.reason or "Pending", session_text(name, session))
+
+
+def _no_session(report: PassReport) -> tuple[str, str]:
+    """Say why there is no session to judge: a reason and a message."""
+    if report.bgp is None:
+        return "Absent", "nobody watches BGP here"
+    if report.intent.enabled is False:
+        return "Disabled", "a disabled agent has no session"
+    if report.wishes.texts:
+        return "PeerUnknown", "which peer a kept service has is not known"
+    return "NoService", "no service needs a session"
+
+
+def session_text(name: ServiceName, session: SessionView) -> str:
+    """Say in one sentence how a session is."""
+    why = f": {session.message}" if session.message else ""
+    tries = f", {session.failures} attempts failed" if session.failures else ""
+    return f"{name}: {session.status}{why}{tries}"
+
+
+def bgp_problems(bgp: BgpView | None) -> list[Problem]:
+    """Return what BGP has to say beside the sessions: what is refused, kept although nobody announces it, or lost."""
+    if bgp is None:
+        return []
+    found = [Problem(code, message) for code, message in bgp.problems]
+    if bgp.trouble is not None and bgp.peers:
+        found.append(Problem(bgp.trouble.code, bgp.trouble.message))
+    for name, item in bgp.peers.items():
+        refused = ", ".join(f"{count} {code}" for code, count in item.refused.counts.items())
+        if refused:
+            found.append(Problem("RoutesRefused", f"of what {item.peer.remote} announces: {refused}", name))
+        if item.full:
+            message = f"{item.peer.remote} announces more routes than bgp.max_routes: the rest is dropped"
+            found.append(Problem("TooManyRoutes", message, name))
+        if item.unusable:
+            message = f"{item.unusable} updates of {item.peer.remote} could not be used by the engine"
+            found.append(Problem("UpdatesUnusable", message, name))
+        if item.stale:
+            message = (
+                f"{len(item.stale)} routes are kept although {item.peer.remote} no longer announces them"
+            )
+            found.append(Problem("RoutesStale", message, name))
+    return found
 
 
 def _flag(on: bool, reason: str, message: str, otherwise: str) -> tuple[Status, str, str]:
@@ -194,7 +257,9 @@ def _in_sync(report: PassReport, mode: str) -> Judgement:
     return ("InSync", "False", "StepsLeft", f"{_count(steps)} left: {why}")
 
 
-def _ready(report: PassReport, services: Sequence[ServiceView], sync: Judgement) -> Judgement:
+def _ready(
+    report: PassReport, services: Sequence[ServiceView], sync: Judgement, session: Judgement
+) -> Judgement:
     def no(reason: str, message: str) -> Judgement:
         return ("Ready", "False", reason, message)
 
@@ -203,12 +268,29 @@ def _ready(report: PassReport, services: Sequence[ServiceView], sync: Judgement)
     if report.wishes.kept:
         problem = next(iter(report.wishes.kept.values()))
         return no(problem.code, problem.message)
-    if report.held:
+    if any(not _is_learned(item) for item in report.held):  # what a peer announces does not make us unready
         return no("Held", "something is withheld: see `dzagent plan`")
     if sync[1] != "True":
         return no(sync[2], sync[3])
-    if not services:
-        reasons = "; ".join(dict.fromkeys(report.wishes.withdrawn.values()))
-        return no("NoService", f"the ledger grants nothing: {reasons}")
+    missing = _missing(report, services, session)
+    if missing is not None:
+        return no(*missing)
     what = "both services are" if len(services) > 1 else f"the {services[0].name} service is"
     return ("Ready", "True", "Provisioned", f"{what} provisioned")
+
+
+def _missing(
+    report: PassReport, services: Sequence[ServiceView], session: Judgement
+) -> tuple[str, str] | None:
+    """Say what is missing where the kernel is as it should be: a reason and a message."""
+    if not services:
+        reasons = "; ".join(dict.fromkeys(report.wishes.withdrawn.values()))
+        return "NoService", f"the ledger grants nothing: {reasons}"
+    if report.bgp is not None and session[1] != "True":
+        return "SessionDown", session[3]
+    return None
+
+
+def _is_learned(held: Held) -> bool:
+    origin = held.step.origin
+    return origin is not None and origin.file.startswith(LEARNED)

@@ -13,9 +13,13 @@ from typing import Any
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
+SESSION_UP = "BGP Session Up"
 _SERVICES = ("unicast", "multicast")
 _FETCH_RESULTS = ("success", "error_stale", "error_no_cache")
 _CONDITION_STATUS = ("True", "False", "Unknown")
+
+
+NOTHING: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +41,23 @@ class Metric:
     samples: tuple[Sample, ...]
 
 
-def render(status: Mapping[str, Any], ledger: Mapping[str, Any], enabled: bool | None, now: float) -> str:
+def render(
+    status: Mapping[str, Any],
+    ledger: Mapping[str, Any],
+    enabled: bool | None,
+    now: float,
+    bgp: Mapping[str, Any] = NOTHING,
+) -> str:
     """Return the exposition. `enabled` is the intent (None: unknown); `now` is unix seconds.
 
     Whatever is missing or of a wrong type in the documents is left out.
     """
-    metrics = [*_reconciler(status), *_ledger(ledger, now), *_own(status, ledger, enabled)]
+    metrics = [
+        *_reconciler(status),
+        *_ledger(ledger, now),
+        *_bgp(bgp),
+        *_own(status, ledger, enabled),
+    ]
     return "".join(_text(metric) for metric in metrics if metric.samples)
 
 
@@ -133,6 +148,74 @@ def _histogram(ledger: Mapping[str, Any]) -> Iterator[Sample]:
         yield from _numbers([(value, (("le", str(bound)),))], suffix="_bucket")
     yield Sample(total, suffix="_sum")
     yield Sample(count, suffix="_count")
+
+
+def _bgp(bgp: Mapping[str, Any]) -> Iterator[Metric]:
+    """Sessions, updates and routes; doublezerod's names, and ours per peer."""
+    peers = {name: peer for name, peer in _mapping(bgp.get("peers")).items() if isinstance(peer, Mapping)}
+    up = {
+        name: float(_mapping(peer.get("session")).get("status") == SESSION_UP) for name, peer in peers.items()
+    }
+    samples = (Sample(min(up.values())),) if up else ()
+    yield Metric("doublezero_session_is_up", "1 if every BGP session is up.", "gauge", samples)
+    yield Metric(
+        "doublezero_session_established_duration_seconds",
+        "Time from the wish for a session to its first establishment.",
+        "histogram",
+        tuple(
+            sample
+            for peer, histogram in _mapping(bgp.get("up_seconds")).items()
+            for sample in _buckets(_mapping(histogram), (("peer_ip", str(peer)),))
+        ),
+    )
+    yield Metric(
+        "doublezero_bgp_handle_update_duration_seconds",
+        "Duration of taking in a change of what a peer announces.",
+        "histogram",
+        tuple(_buckets(_mapping(bgp.get("update_seconds")), ())),
+    )
+    ends = {
+        name: (("src", _word(p.get("src"))), ("next_hop", _word(p.get("peer")))) for name, p in peers.items()
+    }
+    installed = tuple(_numbers((peer.get("installed"), ends[name]) for name, peer in peers.items()))
+    yield Metric("doublezero_bgp_routes_installed", "Learned routes in the kernel.", "gauge", installed)
+    yield from _per_peer(peers, up)
+
+
+def _per_peer(peers: Mapping[str, Mapping[str, Any]], up: Mapping[str, float]) -> Iterator[Metric]:
+    labels = {name: (("service", name), ("peer_ip", _word(peer.get("peer")))) for name, peer in peers.items()}
+    text = "1 if the BGP session of this service is up."
+    yield Metric("dzagent_session_up", text, "gauge", tuple(Sample(up[n], labels[n]) for n in peers))
+    for key, kind, help_ in (
+        ("updates", "counter", "Routes announced by the peer."),
+        ("withdraws", "counter", "Routes withdrawn by the peer."),
+        ("learned", "gauge", "Routes learned from the peer that may be installed."),
+        ("installed", "gauge", "Learned routes in the kernel."),
+        ("stale", "gauge", "Routes kept although nobody announces them."),
+    ):
+        name = f"dzagent_bgp_{key}_total" if kind == "counter" else f"dzagent_bgp_routes_{key}"
+        yield Metric(name, help_, kind, tuple(_numbers((p.get(key), labels[n]) for n, p in peers.items())))
+    refused = _numbers(
+        (count, (*labels[name], ("reason", str(code))))
+        for name, peer in peers.items()
+        for code, count in _mapping(peer.get("refused")).items()
+    )
+    yield Metric("dzagent_bgp_routes_refused", "Announced routes that are refused.", "gauge", tuple(refused))
+    failures = _numbers((_mapping(p.get("session")).get("failures"), labels[n]) for n, p in peers.items())
+    yield Metric(
+        "dzagent_session_failures", "Failed attempts since the session was last up.", "gauge", tuple(failures)
+    )
+
+
+def _buckets(histogram: Mapping[str, Any], labels: tuple[tuple[str, str], ...]) -> Iterator[Sample]:
+    total, count = _number(histogram.get("sum")), _number(histogram.get("count"))
+    buckets = _mapping(histogram.get("buckets"))
+    if total is None or count is None or not buckets:
+        return
+    for bound, value in buckets.items():
+        yield from _numbers([(value, (*labels, ("le", str(bound))))], suffix="_bucket")
+    yield Sample(total, labels, "_sum")
+    yield Sample(count, labels, "_count")
 
 
 def _own(status: Mapping[str, Any], ledger: Mapping[str, Any], enabled: bool | None) -> Iterator[Metric]:

@@ -111,14 +111,14 @@ def key(obj: KernelObject) -> Key:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a desired object comes from: a line of a rendered file of a service."""
+    """Where a desired object comes from: a line of a file of a service; line 0 where lines come and go."""
 
     service: ServiceName
     file: str
     line: int
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
+        return f"{self.file}:{self.line}" if self.line else self.file
 
 
 @dataclass(frozen=True, slots=True)

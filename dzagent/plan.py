@@ -30,7 +30,7 @@ from dzagent.model import (
 )
 from dzagent.plan_links import UNWANTED, Links, Ownership, Part, difference, pair, plan_links
 
-__all__ = ["Ownership", "interest", "make_plan"]
+__all__ = ["Ownership", "interest", "make_plan", "plan_changes"]
 
 
 def interest(desired: Desired, owner: Ownership) -> Interest:
@@ -185,6 +185,25 @@ def _holder(route: Route) -> str:
     via = f" via {route.via}" if route.via is not None else ""
     dev = f" dev {route.dev}" if route.dev is not None else ""
     return f"route {route.dst}{via}{dev} table {route.table} of protocol {route.protocol}"
+
+
+def plan_changes(pairs: Iterable[tuple[Wanted | None, Route | None]]) -> tuple[list[Step], list[Step]]:
+    """Return what to make and what to remove where only some routes changed.
+
+    pairs: a route as it is wanted now, and as it is held (by us) now; None where there is none. For those, the steps
+    are those of `make_plan`; that their link and addresses are there is what the caller knows.
+    """
+    make: list[Step] = []
+    remove: list[Step] = []
+    for item, held in pairs:
+        if item is None:
+            if held is not None:
+                remove.append(Step(Action.DELETE, held, None, UNWANTED))
+        elif held is None:
+            make.append(Step(Action.ADD, None, item.obj, "missing", item.origin))
+        elif held != item.obj:
+            make.append(Step(Action.CHANGE, held, item.obj, difference(held, item.obj), item.origin))
+    return make, remove
 
 
 # ---- rules -----------------------------------------------------------------------------------------------

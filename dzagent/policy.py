@@ -34,6 +34,33 @@ class Edge:
     priority_from: int = 101
 
 
+DEFAULT_MARTIANS = tuple(
+    IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Bgp:
+    """What is taken from BGP peers, and how the engine is watched. Times in seconds.
+
+    port: the engine's own listener. poll: between looks at its counters. max_routes: of one peer. min_length: the
+    shortest prefix. exclude: addresses and prefixes as text. route_config: doublezerod's exclude file. grace: how
+    long a new engine may take. keep_stale: life of routes that outlive their session. ssh_peer: what happens to a
+    /32 that is the far end of an SSH session.
+    """
+
+    port: int = 11179
+    poll: float = 0.15
+    max_routes: int = 25_000
+    min_length: int = 16
+    martians: tuple[IPv4Network, ...] = DEFAULT_MARTIANS
+    exclude: tuple[str, ...] = ()
+    route_config: Path = Path("/var/lib/doublezerod/route-config.json")
+    grace: float = 10.0
+    keep_stale: float = 86_400.0
+    ssh_peer: str = "warn"
+
+
 @dataclass(frozen=True, slots=True)
 class LedgerRules:
     """What old or changed ledger data means for this site. Times in seconds.
@@ -66,13 +93,19 @@ class Policy:
     edge: Edge = field(default_factory=Edge)
     absent_polls: int = 2
     ledger: LedgerRules = field(default_factory=LedgerRules)
+    bgp: Bgp = field(default_factory=Bgp)
 
 
 _TOP = (
     "protocol", "overlay_block", "prefix_min_length", "ssh_ports", "tunnel", "edge", "absent_polls", "ledger",
+    "bgp",
 )  # fmt: skip
 _TUNNEL = ("ttl", "mtu", "pmtudisc")
 _LEDGER = ("stale_after", "stale", "restore_max_age", "changed")
+_BGP = (
+    "port", "poll", "max_routes", "min_length", "martians", "exclude", "route_config", "grace", "keep_stale",
+    "ssh_peer",
+)  # fmt: skip
 _EDGE = ("table_to", "table_from", "priority_to", "priority_from")
 
 _KERNEL_TABLES = frozenset({253, 254, 255})  # default, main, local (linux/rtnetlink.h)
@@ -129,6 +162,7 @@ def parse_policy(item: Item | None, file: str) -> Policy:
         tunnel=_tunnel(top),
         edge=_edge(top),
         absent_polls=top.read("absent_polls", yamlfile.whole(1, 100), base.absent_polls),
+        bgp=_bgp(top),
         ledger=_ledger(top),
     )
 
@@ -193,6 +227,34 @@ def _edge(top: Section) -> Edge:
         item = top.entries["edge"]
         raise item.error(f"table_to and table_from are both {edge.table_to}; they need two different tables")
     return edge
+
+
+def _bgp(top: Section) -> Bgp:
+    part = yamlfile.subsection(top, "bgp", _BGP)
+    base = Bgp()
+    seconds = yamlfile.number(0, 7 * 86_400, "seconds")
+    return Bgp(
+        port=part.read("port", yamlfile.whole(1024, 65535), base.port),
+        poll=part.read("poll", yamlfile.number(0.05, 0.2, "seconds"), base.poll),
+        max_routes=part.read("max_routes", yamlfile.whole(1, 30_000), base.max_routes),
+        min_length=part.read("min_length", yamlfile.whole(8, 32), base.min_length),
+        martians=part.read(
+            "martians", yamlfile.list_of(yamlfile.network, "IPv4 networks", 256), base.martians
+        ),
+        exclude=part.read(
+            "exclude", yamlfile.list_of(_excluded, "IPv4 addresses or prefixes", 4096), base.exclude
+        ),
+        route_config=part.read("route_config", yamlfile.absolute_path, base.route_config),
+        grace=part.read("grace", yamlfile.number(3, 300, "seconds"), base.grace),
+        keep_stale=part.read("keep_stale", seconds, base.keep_stale),
+        ssh_peer=part.read("ssh_peer", yamlfile.one_of("warn", "withhold"), base.ssh_peer),
+    )
+
+
+def _excluded(item: Item) -> str:
+    """Read a plain address, or a prefix: they mean different things, so the text is kept."""
+    value = yamlfile.text(item)
+    return str(yamlfile.network(item) if "/" in value else yamlfile.ipv4(item))
 
 
 def _table(item: Item) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
@@ -67,12 +68,33 @@ def captured(prefix: IPv4Network, protected: Protected, ignore: Iterable[IPv4Add
 
     ignore: protected addresses that do not count, such as the DoubleZero address itself.
     """
-    first, last = int(prefix.network_address), int(prefix.broadcast_address)
-    ignored = frozenset(ignore)
-    for address, what in protected.addresses.items():
-        if first <= int(address) <= last and address not in ignored:
+    return Shield(protected, ignore).captured(prefix)
+
+
+class Shield:
+    """Protected destinations, prepared for many prefixes: a peer can announce thousands of routes at once."""
+
+    def __init__(self, protected: Protected, ignore: Iterable[IPv4Address] = ()) -> None:
+        ignored = frozenset(ignore)
+        kept = [(int(a), a, what) for a, what in protected.addresses.items() if a not in ignored]
+        self._order = {address: number for number, (_, address, _) in enumerate(kept)}
+        self._kept = sorted(kept, key=lambda item: item[0])
+        self._numbers = [number for number, _, _ in self._kept]
+        self._networks = [
+            (int(network.network_address), int(network.broadcast_address), network, what)
+            for network, what in protected.networks.items()
+        ]
+
+    def captured(self, prefix: IPv4Network) -> str | None:
+        """Say in one sentence why `prefix` must not be routed into a tunnel; None if it may."""
+        first = int(prefix.network_address)
+        last = first | (0xFFFFFFFF >> prefix.prefixlen)
+        low = bisect_left(self._numbers, first)
+        if low < len(self._numbers) and self._numbers[low] <= last:
+            inside = self._kept[low : bisect_right(self._numbers, last)]
+            _, address, what = min(inside, key=lambda item: self._order[item[1]])
             return f"{prefix} holds {address}, {what}."
-    for network, what in protected.networks.items():
-        if int(network.network_address) <= last and first <= int(network.broadcast_address):
-            return f"{prefix} overlaps {network}, {what}."
-    return None
+        for start, end, network, what in self._networks:
+            if first <= end and start <= last:
+                return f"{prefix} overlaps {network}, {what}."
+        return None

@@ -10,14 +10,17 @@ tell     publish status and plan, if they changed               (report)
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from dzagent.age import DataAge, is_stale, restored_problem, torn_down, without_answer
 from dzagent.audit import audit_line, causes
 from dzagent.backoff import Backoff
+from dzagent.bgp.joining import Joiner, Learned, capturing
+from dzagent.bgp.speaker import BgpView, Changes
 from dzagent.config import Config
 from dzagent.desired import DesiredStore
 from dzagent.doubt import spare, textless
@@ -47,6 +50,7 @@ from dzagent.model import (
 )
 from dzagent.plan import Ownership, make_plan
 from dzagent.policy import Policy
+from dzagent.protect import SSH_LOCAL, SSH_PEER, without
 from dzagent.render import Templates, parse_texts, render_service
 from dzagent.report import Reporter
 from dzagent.services import decide
@@ -58,6 +62,9 @@ audit = logging.getLogger("dzagent.audit")
 
 MAX_ROUNDS = 3
 """Rounds of apply and verify in one pass: an address change drops routes, which the next round puts back."""
+
+MAX_AUDITED = 200
+"""Changes of one phase that are logged one by one; a peer can announce thousands of routes at once."""
 
 MAX_EXACT = 512
 """Keys of static routes whose holder is read in every pass; more than the ledger's groups ever are."""
@@ -76,6 +83,25 @@ class Feed(Protocol):
         """Poll at once, if enabled."""
 
 
+class Bgp(Protocol):
+    """What the loop needs of BGP. Nothing here waits for the engine."""
+
+    def want(self, wishes: Wishes, installed: Iterable[Route]) -> frozenset[ServiceName]:
+        """Have a session for every service; return the services whose routes must stay as they are."""
+
+    def learned(self) -> tuple[int, Learned]:
+        """Return the routes that may be installed now, and the version that this is."""
+
+    def changes(self, since: int) -> Changes | None:
+        """Return what changed after a version, None if the whole has to be taken."""
+
+    def installed(self, routes: Mapping[tuple[ServiceName, str], Route]) -> None:
+        """Take in which learned routes the kernel holds."""
+
+    def view(self) -> BgpView:
+        """Return everything for people."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What the loop is made of; every effect behind a type that tests replace."""
@@ -90,6 +116,7 @@ class Parts:
     probe: HostProbe
     reporter: Reporter
     now: Callable[[], float]
+    bgp: Bgp | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +155,18 @@ class _Acted:
     observed: Observed
 
 
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """What the last pass left behind, for changes of learned routes that come before the next one."""
+
+    desired: Desired
+    observed: Observed
+    setting: _Setting
+
+
+_Inputs: TypeAlias = tuple[Desired, Observed, int, tuple[str, ...], _Setting]
+
+
 class Reconciler:
     """Keeps the kernel equal to what the ledger grants. One thread calls it; nothing here is shared."""
 
@@ -143,12 +182,34 @@ class Reconciler:
         self._backoff = Backoff()
         self._texts: Texts | None = None
         self._parsed: tuple[Texts, Desired] = ({}, Desired())
+        self._joiner = Joiner()
+        self._learned: tuple[int, Learned] = (0, {})
+        self._unknown_peers: tuple[str, ...] = ()
+        self._ground: _Ground | None = None
+        self._planned: tuple[_Inputs, tuple[Plan, tuple[Held, ...]]] | None = None
+        self._passed_at = 0.0
 
     def run(self, wake: Wake, stopping: Callable[[], bool]) -> None:
         """Run passes until told to stop. Stopping leaves the kernel as it is: stop is not disable."""
+        reasons: frozenset[str] = frozenset()
         while not stopping():
-            self.run_pass()
-            wake.wait(self._parts.config.intervals.observe)
+            if reasons != {"routes"} or not self.run_changes():
+                self.run_pass()
+            due = self._passed_at + self._parts.config.intervals.observe - self._parts.now()
+            reasons = wake.wait(max(0.0, due))
+
+    def run_changes(self) -> bool:
+        """Carry out what changed of the learned routes since the last time; False if a whole pass is needed.
+
+        Works on the difference alone, from what the last pass knew of the kernel: nothing is read.
+        """
+        try:
+            return self._changes()
+        except DzagentError as error:
+            log.info("a whole pass instead: %s", error)
+        except Exception:  # the loop's boundary, as of a pass
+            log.exception("unexpected failure while routes were changed")
+        return False
 
     def run_pass(self) -> None:
         """Run one pass. Whatever fails is reported; the next pass tries again from what is then true."""
@@ -163,6 +224,7 @@ class Reconciler:
             self._parts.reporter.failed("InternalError", f"internal error: {error!r}")
 
     def _pass(self) -> None:
+        self._ground, self._passed_at = None, self._parts.now()
         observed = self._parts.kernel.observe(self._interest)
         intent = _settle(self._parts.intent.read(), observed, self._owner)
         view, facts = self._look_around(observed, intent)
@@ -171,16 +233,18 @@ class Reconciler:
         wishes = self._wish(intent, view, facts, _Before(old, _services_up(observed, self._owner), age))
         desired, wishes, trouble = self._parse(wishes, old)
         generation, write_error = self._write(wishes, old, store_error)
+        self._listen(wishes, observed)
         observed = self._observe_keys(desired, observed)
         setting = self._setting(wishes, facts, view, desired)
         desired, held = withhold(desired, facts.protected, setting.own, setting.installed)
         acted = self._act(desired, observed, setting, intent)
+        self._remember(desired, setting, acted, intent)
         self._parts.reporter.tell(
             PassReport(
                 intent=intent,
                 view=view,
                 facts=facts,
-                wishes=wishes,
+                wishes=replace(wishes, problems=(*wishes.problems, *self._route_problems(setting))),
                 desired=desired,
                 generation=generation,
                 render_problem=trouble or write_error,
@@ -190,6 +254,7 @@ class Reconciler:
                 held=(*held, *acted.held),
                 outcomes=acted.outcomes,
                 failing=acted.failing,
+                bgp=None if self._parts.bgp is None else self._parts.bgp.view(),
                 age=age,
             )
         )
@@ -302,11 +367,74 @@ class Reconciler:
         except StateError as error:
             return store.generation, str(error)
 
+    # ---- learned routes ------------------------------------------------------------------------------------
+
+    def _listen(self, wishes: Wishes, observed: Observed) -> None:
+        """Tell BGP which services there are, and take what it has learned."""
+        bgp = self._parts.bgp
+        if bgp is None:
+            return
+        if self._parts.config.apply != "observe":
+            mine = (route for route in observed.routes if route.protocol == self._owner.protocol)
+            self._unknown_peers = tuple(self._links[name] for name in sorted(bgp.want(wishes, mine)))
+        self._learned = bgp.learned()
+
+    def _remember(self, desired: Desired, setting: _Setting, acted: _Acted, intent: IntentView) -> None:
+        """Keep what changes of learned routes can be planned from, unless something else is left to do first."""
+        self._joiner.forget_contested(acted.plan)
+        self._joiner.contest(acted.outcomes)
+        bgp = self._parts.bgp
+        if bgp is None:
+            return
+        self._tell_installed(bgp)
+        if self._parts.config.apply == "auto" and intent.enabled is not None and not acted.plan.steps:
+            self._ground = _Ground(desired, acted.observed, setting)
+
+    def _route_problems(self, setting: _Setting) -> tuple[Problem, ...]:
+        """Return what a person should know about learned routes: such as that they lead to an SSH peer."""
+        installed = self._joiner.installed
+        return (
+            *self._joiner.problems,
+            *(
+                Problem("SshPeerRouted", f"{address}, {what}, is reached over DoubleZero now", name)
+                for address, what in setting.protected.addresses.items()
+                if what == SSH_PEER
+                for name in SERVICE_NAMES
+                if (name, f"{address}/32") in installed
+            ),
+        )
+
+    def _changes(self) -> bool:
+        bgp, ground = self._parts.bgp, self._ground
+        if bgp is None or ground is None:
+            return False
+        if self._parts.now() - self._passed_at >= self._parts.config.intervals.observe:
+            return False
+        changes = bgp.changes(self._learned[0])
+        if changes is None:
+            return False
+        quick = self._joiner.quick(ground.desired, ground.observed, changes.routes)
+        plan, _ = self._check(quick.plan, ground.setting)
+        self._learned = (changes.version, {})
+        if not plan.steps:
+            return True
+        outcomes = execute(self._parts.kernel, plan)
+        self._note(outcomes, ground.setting)
+        self._joiner.contest(outcomes)
+        sound = self._joiner.done(quick, outcomes)
+        self._tell_installed(bgp)
+        return sound
+
+    def _tell_installed(self, bgp: Bgp) -> None:
+        if self._joiner.news:
+            self._joiner.news = False
+            bgp.installed(dict(self._joiner.installed))
+
     # ---- plan and act ----------------------------------------------------------------------------------
 
     def _observe_keys(self, desired: Desired, observed: Observed) -> Observed:
         """Look again if the plan needs to know who holds keys that were not read: steady state never does."""
-        keys = _exact_keys(desired)
+        keys = _exact_keys(desired, self._joiner.contested)
         if set(keys) <= set(self._interest.exact):
             if len(keys) < len(self._interest.exact):
                 self._interest = replace(self._interest, exact=keys)
@@ -349,12 +477,39 @@ class Reconciler:
     @staticmethod
     def _resting(plan: Plan, due: Plan) -> tuple[Step, ...]:
         """Return the steps of the plan that are not due."""
+        if len(due.steps) == len(plan.steps):
+            return ()
         tried = set(due.steps)
         return tuple(step for step in plan.steps if step not in tried)
 
     def _plan(self, desired: Desired, observed: Observed, setting: _Setting) -> tuple[Plan, tuple[Held, ...]]:
-        plan = spare(make_plan(desired, observed, self._owner), setting.textless, self._links)
-        return check(plan, setting.protected, setting.own, setting.installed)
+        """Plan, unless everything is as it was when the last plan was made."""
+        version, learned = self._learned
+        inputs = (desired, observed, version, self._unknown_peers, setting)
+        if self._planned is None or self._planned[0] != inputs:
+            gone = self._now_capturing(learned, setting)
+            kept = {
+                n: {p: r for p, r in routes.items() if (n, p) not in gone} for n, routes in learned.items()
+            }
+            joined = self._joiner.join(
+                desired, observed, (version, gone), kept if gone else learned, self._unknown_peers
+            )
+            plan = make_plan(joined.desired, joined.observed, self._owner)
+            plan = spare(plan, setting.textless, self._links)
+            self._planned = (inputs, self._check(plan, setting))
+        return self._planned[1]
+
+    def _now_capturing(self, learned: Learned, setting: _Setting) -> frozenset[tuple[ServiceName, str]]:
+        """Return installed routes that lead to what has become protected since: such as a new RPC address.
+
+        An SSH session does not count: it never removes an installed route.
+        """
+        hard = without(setting.protected, SSH_PEER, SSH_LOCAL).addresses.keys() - set(setting.own)
+        return capturing(learned, hard) & self._joiner.installed.keys()
+
+    def _check(self, plan: Plan, setting: _Setting) -> tuple[Plan, tuple[Held, ...]]:
+        warn = self._parts.policy.bgp.ssh_peer == "warn"
+        return check(plan, setting.protected, setting.own, setting.installed, ssh_hosts=warn)
 
     def _may_act(self, plan: Plan, intent: IntentView) -> bool:
         """Automatic mode acts, unless nobody knows what is wanted; manual mode acts on the plan asked for."""
@@ -377,9 +532,13 @@ class Reconciler:
         outcomes = tuple(outcome for outcome in outcomes if outcome.result is not Result.BLOCKED)
         for outcome in outcomes:
             self._backoff.record(outcome, now)
+        for outcome in outcomes[:MAX_AUDITED]:
             level = logging.INFO if outcome.result in {Result.DONE, Result.GONE} else logging.WARNING
             audit.log(level, "%s", audit_line(outcome, setting.causes, self._links))
-        self._parts.reporter.events(outcomes)
+        rest = Counter((o.step.action.value, o.result.value) for o in outcomes[MAX_AUDITED:])
+        for (action, result), count in rest.items():
+            audit.info("and %s %d more of the same batch: %s", action, count, result)
+        self._parts.reporter.events(outcomes[-MAX_AUDITED:])
 
 
 def _services_up(observed: Observed, owner: Ownership) -> frozenset[ServiceName]:
@@ -397,7 +556,10 @@ def _settle(intent: IntentView, observed: Observed, owner: Ownership) -> IntentV
     return replace(intent, enabled=None, message=message)
 
 
-def _exact_keys(desired: Desired) -> tuple[tuple[int, IPv4Network], ...]:
-    """Return the keys of desired routes whose holder must be known before an exclusive add."""
+def _exact_keys(
+    desired: Desired, contested: Iterable[tuple[int, IPv4Network]]
+) -> tuple[tuple[int, IPv4Network], ...]:
+    """Return the keys of routes whose holder must be known: static ones, and learned ones that were not to be had."""
     routes = (obj for obj in desired.objects if isinstance(obj, Route))
-    return tuple(dict.fromkeys((route.table, route.dst) for route in routes))[:MAX_EXACT]
+    static = dict.fromkeys((route.table, route.dst) for route in routes)
+    return tuple(dict.fromkeys((*tuple(static)[:MAX_EXACT], *contested)))

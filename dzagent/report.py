@@ -8,16 +8,28 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from dzagent.bgp.publish import session_document
 from dzagent.conditions import Condition, Conditions, Status
 from dzagent.config import Config
 from dzagent.errors import StateError
 from dzagent.feed import rpc_hosts
 from dzagent.files import write_json
 from dzagent.intent import intent_stamp
-from dzagent.judge import FAILED, PassReport, complaints, concerns, error_of, judge, kind_of_change, view
+from dzagent.judge import (
+    FAILED,
+    PassReport,
+    bgp_problems,
+    complaints,
+    concerns,
+    error_of,
+    judge,
+    kind_of_change,
+    view,
+)
 from dzagent.model import SERVICE_NAMES, Outcome, Plan, Problem, Result, ServiceName
 from dzagent.state import read_apply_request
 from dzagent.status import (
+    NO_SESSION,
     LastError,
     ServiceView,
     condition_json,
@@ -137,8 +149,8 @@ class Reporter:
             "client_ip_source": identity.source if not isinstance(identity, Problem) else "",
             "generation": report.generation,
             "slot": slot,
-            "services": [service_json(view, snapshot) for view in services],
-            "problems": [problem_json(p) for p in report.wishes.problems],
+            "services": [service_json(view, snapshot, _session(view.name, report)) for view in services],
+            "problems": [problem_json(p) for p in (*report.wishes.problems, *bgp_problems(report.bgp))],
             "conflicts": [conflict_json(c) for c in report.plan.conflicts],
             "withdrawn": dict(report.wishes.withdrawn),
             "matched_users": {n: int(known and n in report.wishes.granted) for n in SERVICE_NAMES},
@@ -242,6 +254,13 @@ class Reporter:
             return
         # counters and the like live on in this process: keep a copy that they cannot change
         self._written[name] = _frozen_copy(document)
+
+
+def _session(name: ServiceName, report: PassReport) -> Mapping[str, Any]:
+    """Return the session of a service as the status document has it."""
+    if report.bgp is None or name not in report.bgp.peers:
+        return NO_SESSION
+    return session_document(report.bgp.peers[name].session)
 
 
 def _frozen_copy(document: Any) -> Any:

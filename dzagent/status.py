@@ -89,7 +89,13 @@ def view_kept(
     )
 
 
-def service_json(view: ServiceView, snapshot: Snapshot | None) -> dict[str, Any]:
+NO_SESSION: dict[str, Any] = {"status": PENDING, "last_update": 0}
+"""A session of which nothing is known yet."""
+
+
+def service_json(
+    view: ServiceView, snapshot: Snapshot | None, session: Mapping[str, Any] = NO_SESSION
+) -> dict[str, Any]:
     """Return the status entry of one service, with the labels that the ledger has for it."""
     return {
         "name": view.name,
@@ -103,7 +109,7 @@ def service_json(view: ServiceView, snapshot: Snapshot | None) -> dict[str, Any]
         "device_pk": view.device,
         **_labels(view, snapshot),
         "provisioned": view.provisioned,
-        "session": {"status": PENDING, "last_update": 0},
+        "session": dict(session),
         "last_error": asdict(view.last_error) if view.last_error else None,
     }
 

@@ -28,8 +28,8 @@ from tests.api_fakes import NOW, UNICAST, World, ask, condition, loads
 OK = b'{"status":"ok"}\n'
 READS = ("/status", "/v2/status", "/v3/status", "/v3/plan", "/v3/events", "/metrics", "/config")
 WRITES = ("/enable", "/disable", "/v3/apply")
-ABSENT = ("/routes", "/latency", "/v2/latency")
-ABSENT_WRITES = ("/provision", "/remove", "/resolve-route")
+ABSENT = ("/latency", "/v2/latency")
+ABSENT_WRITES = ("/provision", "/remove")
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from dzagent import metrics, state
 from dzagent.api import documents
 from dzagent.api.compat import compact, status_v1, status_v2
+from dzagent.api.compat import routes as routes_v1
+from dzagent.api.resolve import source_towards
 from dzagent.api.view import full_status
 from dzagent.config import Config, redact_url, refuse_client_ip
 from dzagent.errors import InputError, StateError
@@ -28,8 +30,8 @@ from dzagent.state import Intent
 MAX_BODY = 64 * 1024
 """Largest request body, in bytes."""
 
-NOT_BUILT = ("/routes", "/latency", "/v2/latency")
-NOT_BUILT_POST = ("/provision", "/remove", "/resolve-route")
+NOT_BUILT = ("/latency", "/v2/latency")
+NOT_BUILT_POST = ("/provision", "/remove")
 
 
 class IntentStore(Protocol):
@@ -133,10 +135,42 @@ class Api:
         found = documents.read_document(self.config.paths.events)
         return _json({"events": [], **found.content, "message": found.problem})
 
+    def routes(self) -> Response:
+        """GET /routes."""
+        found = documents.read_document(self.config.paths.routes)
+        return _json(routes_v1(found.content, self.config.network))
+
+    def routes_v3(self) -> Response:
+        """GET /v3/routes: what was learned, what of it the kernel holds, and what was refused, with reasons."""
+        found = documents.read_document(self.config.paths.routes)
+        bgp = documents.read_document(self.config.paths.bgp)
+        body = {"services": {}, **found.content, "bgp": dict(bgp.content), "message": found.problem}
+        return _json(body)
+
+    def resolve_route(self) -> Response:
+        """POST /resolve-route {"dst": "…"}: the source address towards a destination, as doublezerod says it."""
+        try:
+            body = json.loads(request.get_data())
+            dst = body.get("dst") if isinstance(body, dict) else None
+        except (ValueError, RecursionError):
+            return _plain(400, "malformed request\n", {})
+        try:
+            if not isinstance(dst, str):
+                raise AddressValueError(dst)
+            source = source_towards(IPv4Address(dst))
+        except AddressValueError:
+            return _plain(400, "invalid request\n", {})
+        except OSError:
+            return _plain(500, "failed to resolve route\n", {})
+        if source is None:
+            return _plain(404, "route not found\n", {})
+        return _json({"src": str(source)})
+
     def metrics(self) -> Response:
         """GET /metrics."""
         full = self.full()
-        text = metrics.render(full, full["ledger"], full["intent"]["reconciler_enabled"], self.clock())
+        bgp = documents.read_document(self.config.paths.bgp).content
+        text = metrics.render(full, full["ledger"], full["intent"]["reconciler_enabled"], self.clock(), bgp)
         return Response(text, content_type=metrics.CONTENT_TYPE)
 
     def show_config(self) -> Response:
@@ -202,6 +236,8 @@ def create_app(
         "/v2/status": api.status_v2,
         "/v3/status": api.status_v3,
         "/v3/plan": api.plan,
+        "/v3/routes": api.routes_v3,
+        "/routes": api.routes,
         "/v3/events": api.events,
         "/metrics": api.metrics,
         "/config": api.show_config,
@@ -211,6 +247,7 @@ def create_app(
         "/enable": api.enable,
         "/disable": api.disable,
         "/v3/apply": api.apply,
+        "/resolve-route": api.resolve_route,
         "/v3/ledger/forget": api.forget,
         **dict.fromkeys(NOT_BUILT_POST, _not_built),
     }

@@ -12,6 +12,7 @@ from typing import Any
 DISCONNECTED = '[{"doublezero_status": {"session_status": "disconnected"}}]'
 """doublezerod's exact answer while no service is provisioned; tools rely on its one key."""
 PENDING = "Pending BGP Session"
+MAIN_TABLE = 254
 
 
 def status_v1(status: Mapping[str, Any]) -> str:
@@ -28,6 +29,27 @@ def status_v2(status: Mapping[str, Any], *, enabled: bool, network: str) -> dict
         "network": network,
         "services": [_enriched(service) for service in provisioned(status)],
     }
+
+
+def routes(document: Mapping[str, Any], network: str) -> list[dict[str, str]]:
+    """Return the body of GET /routes: the learned routes that the kernel holds in its main table.
+
+    document: routes.json. Source: malbeclabs/doublezero client/doublezerod/internal/api/routes.go. The keys of
+    liveness are left out where there is none, as there.
+    """
+    services = document.get("services")
+    rows = [
+        (_text(service.get("src")), prefix.partition("/")[0])
+        for service in (services.values() if isinstance(services, Mapping) else ())
+        if isinstance(service, Mapping) and service.get("table") == MAIN_TABLE
+        for prefix in _list(service.get("present"))
+        if isinstance(prefix, str)
+    ]
+    return [
+        {"network": network, "local_ip": local, "peer_ip": peer, "kernel_state": "present"}
+        for local, peer in sorted(rows)
+        if local
+    ]
 
 
 def provisioned(status: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -99,8 +99,10 @@ def _session(service: Json, status: Json, now: float) -> str:
     said = text(session, "status")
     if text(doc.condition(status, "SessionUp"), "reason") == "Absent":
         return _joined(said, "sessions are not built into this version")
-    updated = number(session, "last_update")
-    return _joined(said, f"since {seconds(now - updated)}" if updated else "")
+    updated, failures = number(session, "last_update"), int(number(session, "failures") or 0)
+    since = f"since {seconds(now - updated)}" if updated else ""
+    tried = f"{failures} attempts failed" if failures else ""
+    return _joined(said, since, tried, text(session, "message"))
 
 
 def _groups(service: Json) -> str:

@@ -7,7 +7,7 @@ else's object (Linux 6.1 and 6.18: route and rule deletes honour the protocol).
 
 from __future__ import annotations
 
-import re
+import string
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -15,7 +15,7 @@ from dzagent.errors import GrammarError, KernelError
 from dzagent.grammar import format_object
 from dzagent.model import Action, Address, KernelObject, Link, Route, Rule, Step
 
-_SAFE: Final = re.compile(r"[A-Za-z0-9_.:/@+=-]+( [A-Za-z0-9_.:/@+=-]+)*")
+_SAFE: Final = (string.ascii_letters + string.digits + "_.:/@+=- ").encode()
 """What a batch line may hold: no quotes and no '#', with which `ip -batch` would read another command."""
 
 _BEFORE: Final = frozenset({"not"})
@@ -40,9 +40,19 @@ def batch_lines(step: Step, indexes: Mapping[str, int] = NO_INDEXES) -> tuple[st
     except GrammarError as error:
         raise KernelError(f"No safe command: {error}.") from error
     for line in lines:
-        if not _SAFE.fullmatch(line):
+        if not _is_safe(line):
             raise KernelError(f"No safe command for {line!r}: remove this object by hand.")
     return tuple(lines)
+
+
+def _is_safe(line: str) -> bool:
+    """Tell whether a line holds words of safe characters only, with one space between them."""
+    return (
+        line.isascii()
+        and not line.encode().translate(None, _SAFE)
+        and line.strip() == line != ""
+        and "  " not in line
+    )
 
 
 def _lines(step: Step, indexes: Mapping[str, int]) -> Sequence[str]:

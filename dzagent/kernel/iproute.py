@@ -42,13 +42,14 @@ class IpRoute:
     def __init__(self, runner: Runner = run) -> None:
         self._run = runner
         self._indexes: Mapping[str, int] = {}
+        self._known = observe.Known()
 
     def observe(self, interest: Interest) -> Observed:
         """Read everything that `interest` covers; raises ObservationError if any part failed."""
         done = self._run("ip", observe.OPTIONS, observe.batch(interest))
         if done.code != 0:
             raise ObservationError(f"ip could not read the kernel's state (exit {done.code}): {done.message}")
-        observed = observe.decode(done.stdout, interest)
+        observed = observe.decode(done.stdout, interest, self._known)
         self._indexes = {link.name: link.ifindex for link in observed.links}
         return observed
 
@@ -78,7 +79,7 @@ class IpRoute:
         failed = failures(done, len(lines))
         outcomes, first = [], 1
         for step, script in tasks:
-            own = {n: failed[n] for n in range(first, first + len(script)) if n in failed}
+            own = {n: failed[n] for n in range(first, first + len(script)) if n in failed} if failed else {}
             outcomes.append(_outcome(step, done.code, own))
             first += len(script)
         return outcomes

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any, Final, TypeAlias
 
@@ -44,25 +44,63 @@ def batch(interest: Interest) -> str:
     return "\n".join(lines) + "\n"
 
 
-def decode(stdout: bytes, interest: Interest) -> Observed:
-    """Decode the answer to `batch(interest)`. Raises ObservationError if any part of it is unreadable."""
+class Known:
+    """Routes by the text that `ip` prints for them: of thousands that have not changed, none is decoded again.
+
+    The same route is the same object from one observation to the next.
+    """
+
+    def __init__(self) -> None:
+        self._routes: dict[str, Route] = {}
+        self._line = ""
+        self._read: tuple[Route, ...] = ()
+
+    def read(self, line: str, protocol: int) -> tuple[Route, ...]:
+        """Return the routes of one array. Raises ObservationError."""
+        if line != self._line:
+            self._read = self._read_parts(line, protocol)
+            self._line = line
+        return self._read
+
+    def _read_parts(self, line: str, protocol: int) -> tuple[Route, ...]:
+        parts = line.strip().removeprefix("[{").removesuffix("}]").split("},{")
+        new = [part for part in dict.fromkeys(parts) if part not in self._routes]
+        try:
+            records = _array(f"[{{{'},{'.join(new)}}}]") if new else []
+        except ObservationError:
+            records = []
+        if len(records) != len(new):  # empty, or an array inside a route: then all of it is read as one
+            return tuple(_each(_array(line), partial(_route, table=None, protocol=protocol)))
+        found = dict(zip(new, _each(records, partial(_route, table=None, protocol=protocol)), strict=True))
+        self._routes = {part: found.get(part) or self._routes[part] for part in parts}
+        return tuple(map(self._routes.__getitem__, parts))
+
+
+def decode(stdout: bytes, interest: Interest, known: Known | None = None) -> Observed:
+    """Decode the answer to `batch(interest)`. Raises ObservationError if any part of it is unreadable.
+
+    known: what was decoded before, for a caller that observes again and again.
+    """
     keys = reads(interest)
-    arrays = _arrays(stdout, len(_READABLE) + len(keys))
-    links, addresses, rules, owned = arrays[:4]
-    routes = list(_each(owned, partial(_route, table=None, protocol=interest.protocol)))
-    for (table, _), records in zip(keys, arrays[4:], strict=True):
-        routes += _each(records, partial(_route, table=table, protocol=None))
+    lines = _lines(stdout, len(_READABLE) + len(keys))
+    owned = (known or Known()).read(lines[3], interest.protocol)
+    links, addresses, rules = map(_array, lines[:3])
+    others: list[Route] = []
+    for (table, _), line in zip(keys, lines[4:], strict=True):
+        others += _each(_array(line), partial(_route, table=table, protocol=None))
+    # those of ours are among the owned ones
+    foreign = dict.fromkeys(route for route in others if route.protocol != interest.protocol)
     return Observed(
         tuple(_each(links, _link)),
         tuple(address for record in addresses for address in _guarded(record, _addresses)),
-        tuple(dict.fromkeys(routes)),
+        (*owned, *foreign),
         tuple(_each(rules, _rule)),
     )
 
 
 def decode_source(stdout: bytes) -> IPv4Address | None:
     """Return the source address in the answer of `ip -j route get`; None if it names none."""
-    (records,) = _arrays(stdout, 1)
+    records = _array(_lines(stdout, 1)[0])
     for record in records:
         if "prefsrc" in record:
             source: IPv4Address = _guarded(record, lambda r: IPv4Address(r["prefsrc"]))
@@ -73,7 +111,7 @@ def decode_source(stdout: bytes) -> IPv4Address | None:
 # ---- JSON ------------------------------------------------------------------------------------------------
 
 
-def _arrays(stdout: bytes, expected: int) -> list[list[Record]]:
+def _lines(stdout: bytes, expected: int) -> list[str]:
     """Split the output into its arrays of objects, one a line.
 
     Names and aliases may hold any bytes: those that are not UTF-8 become U+FFFD. Names of ours are ASCII.
@@ -82,7 +120,7 @@ def _arrays(stdout: bytes, expected: int) -> list[list[Record]]:
     lines = [line for line in text.split("\n") if line.strip()]
     if len(lines) != expected:
         raise ObservationError(f"ip printed {len(lines)} answers where {expected} were asked for.")
-    return [_array(line) for line in lines]
+    return lines
 
 
 def _array(line: str) -> list[Record]:
@@ -189,14 +227,20 @@ def _route(record: Record, table: int | None, protocol: int | None) -> Route:
     dev = record.get("dev")
     return Route(
         _network(record["dst"]),
-        via=None if gateway is None else IPv4Address(gateway),
+        via=None if gateway is None else _shared(gateway),
         dev=None if dev is None else str(dev),
         table=_int(record.get("table", MAIN_TABLE)) if table is None else table,
         protocol=_int(record["protocol"]) if protocol is None else protocol,
-        src=None if src is None else IPv4Address(src),
+        src=None if src is None else _shared(src),
         metric=_int(record.get("metric", 0)),
         extra=tokens.route(record),
     )
+
+
+@lru_cache(maxsize=64)
+def _shared(text: str) -> IPv4Address:
+    """Read an address that thousands of routes have in common."""
+    return IPv4Address(text)
 
 
 def _rule(record: Record) -> Rule:

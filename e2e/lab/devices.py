@@ -8,9 +8,14 @@ from ipaddress import IPv4Address, IPv4Network
 
 from dzagent.ledger.snapshot import Snapshot
 from e2e.lab.netns import Namespace
+from e2e.lab.routers import Neighbour, Router
+from e2e.lab.topology import PEER_DZ_IP
 
 ACTIVATED = 1
 UNSET = IPv4Address(0)
+
+EXTRA = {"dev2": (f"{PEER_DZ_IP}/32",)}
+"""What a device announces of users that are not its own; dev1 has the other user itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +53,53 @@ def granted(snapshot: Snapshot) -> frozenset[FarEnd]:
     return frozenset(ends)
 
 
+def neighbour(end: FarEnd) -> Neighbour:
+    """Return a user as its device's router sees it."""
+    return Neighbour(end.name, end.name, str(end.overlay[0]), str(end.overlay[1]), str(end.dz_ip))
+
+
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """The devices' namespaces, the addresses each has, its router, and the users that it has from the start."""
+
+    namespaces: Mapping[str, Namespace]
+    endpoints: Mapping[str, frozenset[str]]
+    routers: Mapping[str, Router]
+    settled: Mapping[str, tuple[Neighbour, ...]]
+
+
 class Controller:
     """Makes the devices' namespaces equal to what is granted; addresses that a device lacks are left out."""
 
-    def __init__(self, devices: Mapping[str, Namespace], endpoints: Mapping[str, frozenset[str]]) -> None:
+    def __init__(self, devices: Devices) -> None:
         self._devices = devices
-        self._endpoints = endpoints
         self._present: frozenset[FarEnd] = frozenset()
 
     def sync(self, snapshot: Snapshot) -> None:
         """Remove what is no longer granted, then make what is missing. Raises LabError."""
+        endpoints, namespaces = self._devices.endpoints, self._devices.namespaces
         wanted = frozenset(
-            end for end in granted(snapshot) if str(end.local) in self._endpoints.get(end.device, frozenset())
+            end for end in granted(snapshot) if str(end.local) in endpoints.get(end.device, frozenset())
         )
         for end in self._present - wanted:
-            self._devices[end.device].ip(f"link delete {end.name}")
+            namespaces[end.device].ip(f"link delete {end.name}")
         for end in wanted - self._present:
-            self._devices[end.device].batch(*end.commands())
+            namespaces[end.device].batch(*end.commands())
+        changed = {end.device for end in self._present ^ wanted}
         self._present = wanted
+        for name in sorted(changed & self._devices.routers.keys()):
+            self._devices.routers[name].configure(self._users(name), EXTRA.get(name, ()))
+
+    def start(self) -> None:
+        """Start the devices' routers."""
+        for name, router in self._devices.routers.items():
+            router.start(self._users(name), EXTRA.get(name, ()))
+
+    def stop(self) -> None:
+        """End them."""
+        for router in self._devices.routers.values():
+            router.stop()
+
+    def _users(self, device: str) -> list[Neighbour]:
+        ends = sorted((end for end in self._present if end.device == device), key=lambda end: end.name)
+        return [*self._devices.settled.get(device, ()), *map(neighbour, ends)]

@@ -47,6 +47,7 @@ def run_inside(command: list[str], kind: str, accel: str, limit: float, *, inter
     """Run the command in the lab; returns its exit status. Raises LabError."""
     signal.signal(signal.SIGTERM, _end)
     install("net")
+    install("bgp")
     reason = native.why_not() if kind in {"auto", "native"} else "the virtual machine was asked for"
     if reason is None:
         say("the running kernel has what the lab needs: using network namespaces")

@@ -25,11 +25,21 @@ from dzagent.ledger.accounts import User
 from dzagent.ledger.rpc import Rpc
 from dzagent.ledger.snapshot import Snapshot, build_snapshot
 from dzagent.model import UserType
-from e2e.lab.devices import Controller
+from e2e.lab.devices import Controller, Devices
 from e2e.lab.errors import LabError
 from e2e.lab.liar import Lies
 from e2e.lab.processes import BIN, Process
-from e2e.lab.topology import CLIENT_IP, DEVICES, LEDGER_IP, LEDGER_PORT, TRUE_LEDGER_PORT, Network
+from e2e.lab.routers import BirdRouter, FrrRouter, Neighbour, PeerUser, Timers
+from e2e.lab.topology import (
+    CLIENT_IP,
+    DEVICES,
+    LEDGER_IP,
+    LEDGER_PORT,
+    PEER_DZ_IP,
+    PEER_NET,
+    TRUE_LEDGER_PORT,
+    Network,
+)
 from e2e.lab.wait import SLOW, wait_for
 
 PROGRAM_ID = PROGRAM_IDS["localnet"]
@@ -49,9 +59,19 @@ class Ledger:
         self._server = Process("ledger", network.ledger, serve, root / "ledger.log")
         self._proxy = Process("proxy", network.ledger, [*liar, "--lies", str(self._lies)], root / "proxy.log")
         self._rpc = Rpc([f"http://{truth}"], timeout=5 * SLOW)
+        timers = Timers() if SLOW == 1 else Timers(9, 3)
+        makes = {"dev1": FrrRouter, "dev2": BirdRouter}
+        device, user = PEER_NET
         self._devices = Controller(
-            network.devices, {site.name: frozenset(site.addresses) for site in DEVICES}
+            Devices(
+                network.devices,
+                {site.name: frozenset(site.addresses) for site in DEVICES},
+                {n: makes[n](space, root / n, timers=timers) for n, space in network.devices.items()},
+                {"dev1": (Neighbour("peer", "peer0", device, user, PEER_DZ_IP),)},
+            )
         )
+        self.peer = PeerUser(network.peer, root / "peer")
+        self.peer.address, self.peer.overlay = PEER_DZ_IP, PEER_NET
 
     def start(self) -> None:
         """Create the ledger with its devices and groups, and serve it. Raises LabError."""
@@ -60,6 +80,8 @@ class Ledger:
             self.verb("device", "add", site.name, "--public-ip", site.public_ip, "--dz-prefix", site.prefix)
         for code, address in GROUPS.items():
             self.verb("group", "add", code, "--multicast-ip", address)
+        self._devices.start()
+        self.peer.start([])
         self._server.start()
         self.start_proxy()
         wait_for("the ledger answers", lambda: self._answers(self._server, TRUE_LEDGER_PORT), 30)
@@ -78,6 +100,8 @@ class Ledger:
         self._rpc.close()
         self._proxy.stop()
         self._server.stop()
+        self._devices.stop()
+        self.peer.stop()
 
     @staticmethod
     def _answers(process: Process, port: int) -> bool:

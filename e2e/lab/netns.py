@@ -81,6 +81,11 @@ class Namespace:
         found = json.loads(done.stdout or "[]") if done.returncode == 0 else []
         return cast("list[dict[str, Any]]", [item for item in found if item])
 
+    def pids(self) -> tuple[int, ...]:
+        """Return the processes in here; none in the lab's own, which is everybody's."""
+        done = subprocess.run(["ip", "netns", "pids", self.name], capture_output=True, text=True, check=False)
+        return tuple(int(pid) for pid in done.stdout.split()) if self.name else ()
+
     def pings(self, address: str, *options: str) -> bool:
         """Whether one ping is answered within a second."""
         return self.run("ping", "-n", "-c", "1", "-W", "1", *options, address).returncode == 0

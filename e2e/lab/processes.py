@@ -20,6 +20,7 @@ from e2e.lab.topology import CLIENT_IP, LEDGER_IP, LEDGER_PORT
 from e2e.lab.wait import SLOW, wait_for
 
 BIN = Path(sys.executable).parent
+LAUNCHER = Path(__file__).resolve().parents[2] / "packaging" / "dzagent-bird"
 
 
 class Process:
@@ -106,6 +107,7 @@ class Agent:
     namespace: Namespace = field(default_factory=Namespace)
     daemon: Process = field(init=False)
     api: Process = field(init=False)
+    engine: Process = field(init=False)
 
     def __post_init__(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
@@ -122,6 +124,9 @@ class Agent:
             "api", self.namespace, [str(BIN / "dzagent"), *options, "api"], self.root / "api.log"
         )
 
+        launcher = [str(LAUNCHER), "--state", str(self.root / "state"), "--run", str(self.root / "run")]
+        self.engine = Process("engine", self.namespace, launcher, self.root / "engine.log")
+
     @property
     def config(self) -> Path:
         """The configuration file."""
@@ -133,7 +138,8 @@ class Agent:
         return self.root / "state" / "desired"
 
     def start(self) -> None:
-        """Start both processes and wait until the API answers. Raises LabError."""
+        """Start engine, API and reconciler, and wait until the API answers. Raises LabError."""
+        self.engine.start()
         self.api.start()
         self.daemon.start()
         wait_for("the API answers", self._answers, 30)
@@ -146,9 +152,10 @@ class Agent:
             return False
 
     def stop(self) -> None:
-        """End both processes; what they set up stays."""
+        """End the processes; what they set up stays."""
         self.daemon.stop()
         self.api.stop()
+        self.engine.stop()
 
     def request(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
         """Ask the API; returns the HTTP status and the JSON (or the text) of the answer."""

@@ -117,7 +117,7 @@ def _connect_host(network: Network) -> None:
 
 
 def _connect_peer(network: Network) -> None:
-    """Give the other user its tunnel to dev1, and dev1 the way to it."""
+    """Give the other user its tunnel to dev1, and dev1 the way to it. What it can reach it learns by BGP."""
     device, user = PEER_NET
     network.devices["dev1"].batch(
         f"link add peer0 type gre local {DEV1.public_ip} remote {PEER_IP} ttl 64",
@@ -130,5 +130,4 @@ def _connect_peer(network: Network) -> None:
         f"addr add {user}/31 dev dz0",
         f"addr add {PEER_DZ_IP}/32 dev dz0",
         "link set dz0 up",
-        *(f"route add {site.prefix} via {device} src {PEER_DZ_IP}" for site in DEVICES),
     )

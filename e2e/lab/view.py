@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from e2e.lab.netns import Namespace
+from e2e.lab.topology import PEER_DZ_IP
 
 PROTOCOL = "210"
 LINKS = ("doublezero0", "doublezero1")
@@ -61,7 +62,7 @@ def view(host: Namespace) -> View:
         frozenset(
             _route(r)
             for r in host.json(f"-4 route show table all proto {PROTOCOL}")
-            if r.get("type", "1") != "local"
+            if r.get("type", "1") != "local" and not _learned(r)
         ),
         frozenset(_rule(r) for r in host.json("-4 rule show") if str(r.get("protocol")) == PROTOCOL),
     )
@@ -71,6 +72,17 @@ def ifindex(host: Namespace, name: str) -> int:
     """Return the index of a link, 0 if it is not there."""
     found = host.json(f"link show dev {name}")
     return int(found[0]["ifindex"]) if found else 0
+
+
+def learned(host: Namespace) -> frozenset[str]:
+    """Read the routes that BGP taught; they come and go with a session, so that `view` leaves them out."""
+    listed = host.json(f"-4 route show table all proto {PROTOCOL}")
+    return frozenset(_route(r) for r in listed if _learned(r))
+
+
+def _learned(item: dict[str, Any]) -> bool:
+    """Tell whether a route leads to the other user of the lab: nothing else is announced."""
+    return _full(str(item.get("dst"))) == f"{PEER_DZ_IP}/32"
 
 
 def _link(item: dict[str, Any]) -> LinkView:

@@ -15,8 +15,10 @@ from e2e.lab.liar import Lies
 from e2e.lab.netns import Namespace
 from e2e.lab.processes import Agent
 from e2e.lab.topology import MULTICAST_ENDPOINT, Network
-from e2e.lab.view import NOTHING, View, ifindex, view
+from e2e.lab.view import NOTHING, View, ifindex, learned, view
 from e2e.lab.wait import wait_for
+
+SESSION_UP = "BGP Session Up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +88,20 @@ class World:
         return Granted(found[0][0], wanted, str(overlay(users[0])[0]), str(users[0].dz_ip))
 
     def grant(self, kind: UserType, device: str = "dev1", *options: str) -> Granted:
-        """Add a user and wait until the host holds exactly what it must."""
+        """Add a user and wait until the host holds exactly what it must, and its session is up."""
         granted = self.add(kind, device, *options)
         self.becomes(granted.view)
+        self.connected(kind)
         return granted
+
+    def connected(self, kind: UserType, limit: float = 30.0) -> None:
+        """Wait until the session of a service is up, and what it teaches is in the kernel."""
+
+        def is_up(status: dict[str, Any]) -> bool:
+            sessions = [s["session"]["status"] for s in status["services"] if s["user_type"] == kind.label]
+            return sessions == [SESSION_UP] and (kind is UserType.MULTICAST or bool(learned(self.host)))
+
+        self.says("the session is up", is_up, limit)
 
     def becomes(self, wanted: View, limit: float = 15.0) -> None:
         """Wait until the host holds exactly this; the error shows the difference."""
@@ -121,6 +133,7 @@ class World:
     def report(self) -> str:
         """What the agent says: for the message of a failed test."""
         logs = "\n".join(self.agent.daemon.said.splitlines()[-30:])
+        logs += "\nengine: " + "\n".join(self.agent.engine.said.splitlines()[-10:])
         try:
             status: object = self.agent.status()
         except (OSError, LabError) as error:
