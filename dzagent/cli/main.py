@@ -17,7 +17,9 @@ COMMANDS = (
     LazyCommand("diff", "dzagent.cli.plans:diff", "What the kernel lacks or has too much."),
     LazyCommand("apply", "dzagent.cli.plans:apply", "Apply exactly the plan that you looked at."),
     LazyCommand("events", "dzagent.cli.events:events", "The last changes, each with its reason and result."),
-    LazyCommand("routes", "dzagent.cli.routes:routes", "What BGP taught, what is installed, what is refused."),
+    LazyCommand(
+        "routes", "dzagent.cli.routes:routes", "What BGP taught, what is installed, what is refused."
+    ),
     LazyCommand("api", "dzagent.cli.api:api", "Serve the HTTP API on the unix socket."),
     LazyCommand("render", "dzagent.cli.render:render", "Render files from accounts: no root, no host."),
     LazyCommand("ledger", "dzagent.cli.ledger:ledger", "Decode accounts; a development ledger."),
