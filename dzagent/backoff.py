@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import tenacity
@@ -15,6 +16,7 @@ PERMANENT_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
+    outcome: Outcome
     step: Step
     attempts: int
     retry_at: float
@@ -40,16 +42,23 @@ class Backoff:
         if outcome.result in {Result.DONE, Result.GONE, Result.RACED}:
             self._failures.pop(step_key, None)
         elif outcome.result is Result.PERMANENT:
-            self._failures[step_key] = _Failure(outcome.step, 1, now + PERMANENT_SECONDS)
+            self._failures[step_key] = _Failure(outcome, outcome.step, 1, now + PERMANENT_SECONDS)
         elif outcome.result is Result.TRANSIENT:
             before = self._failures.get(step_key)
             attempts = before.attempts + 1 if before is not None and before.step == outcome.step else 1
-            self._failures[step_key] = _Failure(outcome.step, attempts, now + self._delay(attempts))
+            self._failures[step_key] = _Failure(outcome, outcome.step, attempts, now + self._delay(attempts))
 
     def _delay(self, attempts: int) -> float:
         state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
         state.attempt_number = attempts
         return self._wait(state)
+
+    def standing(self, steps: Iterable[Step]) -> tuple[Outcome, ...]:
+        """Return how those of these steps ended that failed and have not been done since, in their order."""
+        if not self._failures:
+            return ()
+        found = ((step, self._failures.get(_key(step))) for step in steps)
+        return tuple(f.outcome for step, f in found if f is not None and f.step == step)
 
     def next_retry(self) -> float | None:
         """Return the earliest time at which something may be tried again."""

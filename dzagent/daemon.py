@@ -68,6 +68,7 @@ class Daemon:
             candidates=self._probe.candidates,
             on_news=lambda: self.wake.set("ledger"),
         )
+        self._feed = self._ledger.feed
         self._socket = WakeSocket(config.paths.wake, self.wake)
         self._bgp = Bgp(
             Bird(BirdFiles(config.paths.engine, config.paths.sessions, policy.bgp.port), templates),
@@ -82,7 +83,7 @@ class Daemon:
                 config=config,
                 policy=policy,
                 kernel=kernel,
-                feed=self._ledger.feed,
+                feed=self._feed,
                 store=DesiredStore(config.paths),
                 templates=templates,
                 intent=IntentReader(config.paths.intent),

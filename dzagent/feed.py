@@ -84,7 +84,8 @@ class Extras:
 
     forget_asked: whether a person asked to forget the ledger since the last call. accept_change: another ledger
     is accepted as it comes. clock_offset: how far this host's clock is ahead of the RPC's, in seconds. health:
-    more for ledger.json. followed: told after each sound answer what it was and for whom.
+    more for ledger.json. followed: told after each sound answer what it was and for whom. rest: told when the
+    agent is disabled.
     """
 
     store: FeedStore | None = None
@@ -93,6 +94,7 @@ class Extras:
     clock_offset: Callable[[], float | None] = lambda: None
     health: Callable[[], Mapping[str, Any]] = dict
     followed: Callable[[Snapshot, Sequence[IPv4Address]], None] = lambda _snapshot, _ips: None
+    rest: Callable[[], None] = lambda: None
 
 
 class LedgerFeed:
@@ -160,8 +162,11 @@ class LedgerFeed:
                 self._since = self._timing.monotonic()
                 # The first word of this process starts no new era: what was stored still counts.
                 self._era += self._enabled is not None
+            resting = self._enabled is True and not enabled
             self._enabled = enabled
             self._wanted.notify_all()
+        if resting:
+            self._extras.rest()
 
     def poke(self) -> None:
         """Poll at once, if enabled."""
@@ -261,9 +266,15 @@ class LedgerFeed:
         return view, Outcome.PROVEN if snapshot.complete else Outcome.UNPROVEN, addresses
 
     def _keep(self, snapshot: Snapshot, searched: tuple[IPv4Address, ...]) -> None:
-        if self._extras.store is not None:
-            self._extras.store.save(snapshot, frozenset(searched))
-        self._extras.followed(snapshot, searched)
+        try:
+            if self._extras.store is not None:
+                self._extras.store.save(snapshot, frozenset(searched))
+            if self._enabled:
+                self._extras.followed(snapshot, searched)
+        except (
+            Exception
+        ):  # as at a poll: what is done with an answer must not end the thread, nor cost the answer
+            log.exception("ledger: unexpected failure after a poll")
 
     def _forget(self, why: str) -> None:
         log.warning("ledger: what is known of it is forgotten: %s", why)

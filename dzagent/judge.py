@@ -35,7 +35,10 @@ FAILED = frozenset({Result.TRANSIENT, Result.PERMANENT, Result.BLOCKED})
 
 @dataclass(frozen=True, slots=True)
 class PassReport:
-    """Everything one pass looked at and did. `plan` is what is left to do after it."""
+    """Everything one pass looked at and did.
+
+    plan: what is left to do after it. failing: how those steps of it ended that failed, now or earlier.
+    """
 
     intent: IntentView
     view: LedgerView
@@ -49,6 +52,7 @@ class PassReport:
     plan: Plan
     held: tuple[Held, ...]
     outcomes: tuple[Outcome, ...]
+    failing: tuple[Outcome, ...]
     bgp: BgpView | None = None
     age: DataAge = field(default_factory=DataAge)
 
@@ -91,8 +95,8 @@ def error_of(name: ServiceName, report: PassReport, link: str) -> tuple[str, str
                 "Conflict",
                 f"{describe(conflict.wanted.obj)} is held by {conflict.owner}: {conflict.advice}",
             )
-    for outcome in report.outcomes:
-        if outcome.result in FAILED and concerns(outcome, name, link):
+    for outcome in report.failing:
+        if concerns(outcome, name, link):
             return outcome.result.value.capitalize(), f"{describe(outcome.step.target)}: {outcome.message}"
     for item in report.held:
         if item.step.origin is not None and item.step.origin.service == name:
@@ -239,7 +243,7 @@ def _count(steps: int) -> str:
 
 def _in_sync(report: PassReport, mode: str) -> Judgement:
     steps = len(report.plan.steps)
-    failed = [o for o in report.outcomes if o.result in FAILED]
+    failed = report.failing
     if not steps and not report.plan.conflicts:
         return ("InSync", "True", "Equal", "the kernel holds what the files say")
     if report.plan.conflicts and not steps:

@@ -99,6 +99,7 @@ class LedgerSide:
                 clock_offset=lambda: self._rpc.clock_offset if self._rpc else None,
                 health=self._health,
                 followed=self._follow,
+                rest=lambda: self._push.watch((), ()),
             ),
         )
         self._push = Push(

@@ -46,6 +46,7 @@ from dzagent.model import (
     Route,
     Service,
     ServiceName,
+    Step,
 )
 from dzagent.plan import Ownership, make_plan
 from dzagent.policy import Policy
@@ -145,11 +146,12 @@ class _Before:
 
 @dataclass(frozen=True, slots=True)
 class _Acted:
-    """What came of a plan: the plan that is left, what was held back, how each step ended."""
+    """What came of a plan: the plan that is left, what was held back, how each step ended, what still fails."""
 
     plan: Plan
     held: tuple[Held, ...]
     outcomes: tuple[Outcome, ...]
+    failing: tuple[Outcome, ...]
     observed: Observed
 
 
@@ -251,6 +253,7 @@ class Reconciler:
                 plan=acted.plan,
                 held=(*held, *acted.held),
                 outcomes=acted.outcomes,
+                failing=acted.failing,
                 bgp=None if self._parts.bgp is None else self._parts.bgp.view(),
                 age=age,
             )
@@ -458,16 +461,24 @@ class Reconciler:
             due = self._due(plan)
             if not may_act or not due.steps:
                 break
-            ended = execute(self._parts.kernel, due)
+            ended = execute(self._parts.kernel, due, self._resting(plan, due))
             outcomes += ended
             self._note(ended, setting)
+            if all(outcome.result is Result.BLOCKED for outcome in ended):
+                break  # nothing was tried
             observed = self._parts.kernel.observe(self._interest)
             plan, held = self._plan(desired, observed, setting)
             if not any(outcome.result in {Result.DONE, Result.GONE, Result.RACED} for outcome in ended):
                 break
         if may_act:
             self._backoff.forget_except(plan.steps)
-        return _Acted(plan, held, outcomes, observed)
+        return _Acted(plan, held, outcomes, self._backoff.standing(plan.steps), observed)
+
+    @staticmethod
+    def _resting(plan: Plan, due: Plan) -> tuple[Step, ...]:
+        """Return the steps of the plan that are not due."""
+        tried = set(due.steps)
+        return tuple(step for step in plan.steps if step not in tried)
 
     def _plan(self, desired: Desired, observed: Observed, setting: _Setting) -> tuple[Plan, tuple[Held, ...]]:
         """Plan, unless everything is as it was when the last plan was made."""
@@ -514,7 +525,9 @@ class Reconciler:
         return replace(plan, phases=tuple(phase for phase in phases if phase))
 
     def _note(self, outcomes: tuple[Outcome, ...], setting: _Setting) -> None:
+        """Remember and log what was tried; what was not is in the plan that is left."""
         now = self._parts.now()
+        outcomes = tuple(outcome for outcome in outcomes if outcome.result is not Result.BLOCKED)
         for outcome in outcomes:
             self._backoff.record(outcome, now)
         for outcome in outcomes[:MAX_AUDITED]:

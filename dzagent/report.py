@@ -26,7 +26,7 @@ from dzagent.judge import (
     kind_of_change,
     view,
 )
-from dzagent.model import SERVICE_NAMES, Outcome, Plan, Problem, ServiceName
+from dzagent.model import SERVICE_NAMES, Outcome, Plan, Problem, Result, ServiceName
 from dzagent.state import read_apply_request
 from dzagent.status import (
     NO_SESSION,
@@ -43,6 +43,9 @@ from dzagent.status import (
 log = logging.getLogger(__name__)
 
 MAX_EVENTS = 200
+
+ROUTINE = ("NoLedgerAnswer: the ledger has not answered yet", "AbsenceNotProven: ", "NotSearched: ")
+"""How complaints begin that every start has: they are logged, and nobody has to look."""
 
 
 class Reporter:
@@ -162,7 +165,8 @@ class Reporter:
         now = dict.fromkeys(complaints(report))
         for text in now:
             if text not in self._told:
-                log.warning("%s", text)
+                level = logging.INFO if text.startswith(ROUTINE) else logging.WARNING
+                log.log(level, "%s", text)
         for text in sorted(self._told - now.keys()):
             log.info("no longer: %s", text)
         self._told = frozenset(now)
@@ -205,7 +209,8 @@ class Reporter:
     def _count(self, report: PassReport) -> None:
         for name in SERVICE_NAMES:
             link = self._link(name)
-            mine = [o for o in report.outcomes if concerns(o, name, link)]
+            tried = (o for o in report.outcomes if o.result is not Result.BLOCKED)
+            mine = [o for o in tried if concerns(o, name, link)]
             if not mine:
                 continue
             kind = kind_of_change(link, report)

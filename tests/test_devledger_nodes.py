@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -29,7 +30,8 @@ from websockets.sync.client import connect
 
 from dzagent.cli.main import main
 from dzagent.devledger import bank
-from dzagent.devledger.crowd import Crowd, population
+from dzagent.devledger.crowd import Crowd
+from dzagent.devledger.crowd import population as make_population
 from dzagent.devledger.faults import ANSWERS, TRANSPORT, Fault, FaultFile, make
 from dzagent.devledger.faulty import FaultyServer
 from dzagent.devledger.history import CONFIRMED_SLOTS, FINALIZED_SLOTS, Depths, History
@@ -45,6 +47,12 @@ from dzagent.model import Withdraw
 from tests.devledger_fakes import IP, PROGRAM, Fixed, Ledger, ask, populated, result, with_user
 
 BASE64 = {"encoding": "base64"}
+
+
+@functools.cache
+def population() -> Mapping[str, bytes]:
+    """Return the crowd, made once."""
+    return make_population()
 
 
 class Living:
@@ -253,11 +261,13 @@ QUICK = sorted({*TRANSPORT, *ANSWERS} - {"gzip-bomb", "junk", "refuse"})
 def test_no_fault_takes_a_service_away_and_its_end_is_noticed(name: str, tmp_path: Path) -> None:
     source = Living()
     server = faulty(source, tmp_path / "faults")
-    with running(server) as (place,), contextlib.closing(_rpc(place)) as rpc:
+    with running(server) as (place,), contextlib.closing(_rpc(place, 20.0)) as rpc:
         agent = DirectPoller(rpc, PROGRAM, pace=Pace(search=0.0))
         for _ in range(2):
             source.slot += 10
             agent.poll([IP])
+        if name in {"hang", "drip"}:
+            rpc._timeout = 0.3
         # A user that is missing wherever one looks is deleted: only the lists may lack it here.
         FaultFile(tmp_path / "faults").write(
             [make(name, "getProgramAccounts" if name == "no-user" else None)]
@@ -277,7 +287,7 @@ def test_no_fault_takes_a_service_away_and_its_end_is_noticed(name: str, tmp_pat
         fresh._rpc.close()  # type: ignore[attr-defined]  # the real client has it
 
 
-def _rpc(place: Listen, timeout: float = 0.5) -> Rpc:
+def _rpc(place: Listen, timeout: float) -> Rpc:
     return Rpc([f"http://{place}"], timeout=timeout, retry_delay=0.0, budget=10_000)
 
 
@@ -292,7 +302,7 @@ def test_the_bomb_and_the_noise_end_at_the_limit(tmp_path: Path) -> None:
 
 def test_nobody_listens_while_it_refuses(tmp_path: Path) -> None:
     server = faulty(Living(), tmp_path / "faults")
-    with running(server) as (place,), contextlib.closing(_rpc(place)) as rpc:
+    with running(server) as (place,), contextlib.closing(_rpc(place, 20.0)) as rpc:
         rpc.call("getSlot")
         FaultFile(tmp_path / "faults").write([make("refuse")])
         with pytest.raises(LedgerError):  # noqa: PT012 - it takes a moment until nobody listens

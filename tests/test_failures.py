@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dzagent.kernel.failures import TABLE, classify, worst
+from dzagent.kernel.failures import TABLE, advised, classify, worst
 from dzagent.kernel.iproute import failures
 from dzagent.kernel.run import Completed
 from dzagent.model import Action, Result
@@ -127,3 +127,9 @@ def test_failed_lines_are_found_by_their_number(stderr: str, code: int, expected
 @given(st.binary(), st.integers(-20, 255).filter(bool), st.integers(1, 9))
 def test_a_failed_process_never_looks_like_a_good_one(stderr: bytes, code: int, total: int) -> None:
     assert failures(Completed(code, b"", stderr), total)
+
+
+def test_a_person_is_told_what_to_do_where_that_is_known() -> None:
+    assert "modprobe ip_gre" in advised("Error: Unknown device type.")
+    assert "CAP_NET_ADMIN" in advised("RTNETLINK answers: Operation not permitted")
+    assert advised("RTNETLINK answers: File exists") == "RTNETLINK answers: File exists"

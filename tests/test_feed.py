@@ -295,10 +295,34 @@ def test_sound_answers_are_stored_and_followed() -> None:
     store, seen = FakeStore(), []
     extras = Extras(store=store, followed=lambda snapshot, ips: seen.append((snapshot.slot, ips)))
     feed, _ = make(ScriptedPoller(FakeSnapshot(1), Unreachable("x"), LaggingNode("x")), extras=extras)
+    feed.enable(True)
     for _ in range(3):
         feed.poll_once()
     assert store.saved == [(1, {IP})]
     assert seen == [(1, (IP,))]
+
+
+def test_a_disabled_agent_is_told_to_rest_and_follows_nothing() -> None:
+    rests, seen = [], []
+    extras = Extras(followed=lambda snapshot, _: seen.append(snapshot.slot), rest=lambda: rests.append(1))
+    feed, _ = make(ScriptedPoller(FakeSnapshot(1), FakeSnapshot(2)), extras=extras)
+    feed.enable(False)
+    feed.enable(True)
+    feed.poll_once()
+    feed.enable(False)
+    feed.enable(False)
+    feed.poll_once()
+    assert (rests, seen) == ([1], [1])
+
+
+def test_a_defect_after_a_poll_costs_neither_the_thread_nor_the_answer() -> None:
+    def broken(_snapshot: Any, _ips: Any) -> None:
+        raise RuntimeError("boom")
+
+    feed, _ = make(ScriptedPoller(FakeSnapshot(1)), extras=Extras(followed=broken))
+    feed.enable(True)
+    feed.poll_once()
+    assert feed.view().snapshot is not None
 
 
 def test_another_ledger_changes_nothing_until_a_person_forgets_the_old_one() -> None:

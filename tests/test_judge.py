@@ -64,6 +64,7 @@ def report(**changes: object) -> PassReport:
         plan=Plan("id"),
         held=(),
         outcomes=(),
+        failing=(),
     )
     return replace(quiet, **changes)  # type: ignore[arg-type] # fields by name, as the tests give them
 
@@ -163,10 +164,10 @@ def test_a_kept_service_is_shown_from_its_text() -> None:
 def test_the_most_telling_error_of_a_service_is_shown() -> None:
     failed = Outcome(MAKE, Result.PERMANENT, "Operation not permitted")
     assert error_of("unicast", report(), "doublezero0") is None
-    code, text = error_of("unicast", report(outcomes=(failed,)), "doublezero0") or ("", "")
+    code, text = error_of("unicast", report(failing=(failed,)), "doublezero0") or ("", "")
     assert (code, "Operation not permitted" in text) == ("Permanent", True)
-    assert error_of("multicast", report(outcomes=(failed,)), "doublezero1") is None
-    conflicting = report(outcomes=(failed,), plan=Plan("id", (), (CONFLICT,)))
+    assert error_of("multicast", report(failing=(failed,)), "doublezero1") is None
+    conflicting = report(failing=(failed,), plan=Plan("id", (), (CONFLICT,)))
     assert (error_of("unicast", conflicting, "doublezero0") or ("",))[0] == "Conflict"
     keeping = replace(conflicting, wishes=keep_all({"unicast": TEXT}, PROBLEM))
     assert error_of("unicast", keeping, "doublezero0") == (PROBLEM.code, PROBLEM.message)

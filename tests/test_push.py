@@ -121,6 +121,24 @@ def test_what_is_wanted_later_is_asked_on_the_same_connection() -> None:
         assert node.connections == 1
 
 
+def test_nothing_to_listen_to_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(push, "FIRST_DELAY", 0.01)
+    ended = threading.Event()
+
+    async def talk(node: Node, connection: ServerConnection) -> None:
+        await node.read(connection, 1)
+        await connection.wait_closed()
+        ended.set()
+
+    with Node(talk) as node, listening(node.url) as (pusher, hints):
+        pusher.watch([IP], [])
+        node.requests.get(timeout=WAIT)
+        pusher.watch([], [])
+        assert ended.wait(WAIT)
+        pusher.watch([IP], [])
+        assert [hints.get(timeout=WAIT) for _ in range(2)] == [0, 0]
+
+
 def test_it_connects_again_and_hints_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(push, "FIRST_DELAY", 0.01)
 

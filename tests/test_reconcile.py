@@ -516,3 +516,27 @@ def test_a_rule_that_has_become_dangerous_goes_although_the_ledger_is_silent(wor
     assert world.kernel.rules == [FOREIGN_RULE]
     assert world.condition("Held") == ("True", "WouldCapture")
     assert world.tunnels == {"doublezero0"}
+
+
+# ---- what rests ---------------------------------------------------------------------------------------------
+
+
+def test_what_stands_on_a_resting_failure_is_not_tried_and_the_error_stays_shown(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "dzagent.audit")
+    world.say(enabled=True)
+    world.ledger(EDGE)
+    world.kernel.faults = [Fault(lambda step: isinstance(step.target, Link), Result.PERMANENT)]
+    assert world.run() == 1
+    lines, observations = len(caplog.records), world.kernel.observations
+    assert world.run(3) == 0
+    assert len(caplog.records) == lines
+    assert world.kernel.observations == observations + 3, "a pass that tries nothing looks once"
+    (service,) = world.status()["services"]
+    assert service["last_error"]["code"] == "Permanent"
+    assert world.condition("InSync") == ("False", "StepsLeft")
+    assert world.kernel.rules == [FOREIGN_RULE], "no rule without its link"
+    world.clock.now += 120
+    world.run()
+    assert world.condition("Ready")[0] == "True"

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from dzagent.kernel.protocol import Kernel
-from dzagent.model import Action, Address, Link, Outcome, Plan, Result, Route, Rule, Step
+from dzagent.model import Action, Address, Link, Outcome, Plan, Result, Route, Rule, ServiceName, Step
 
 _GOOD = frozenset({Result.DONE, Result.GONE})
 
 
-def execute(kernel: Kernel, plan: Plan) -> tuple[Outcome, ...]:
+def execute(kernel: Kernel, plan: Plan, resting: Iterable[Step] = ()) -> tuple[Outcome, ...]:
     """Run every phase and return one outcome a step, in the order of the plan.
 
-    A failed step does not stop the others. Raises KernelError if the tool cannot be started.
+    A failed step does not stop the others, but what stands on it. resting: steps that failed lately and are not
+    in the plan because they are not due again: what stands on them is blocked as well.
+    Raises KernelError if the tool cannot be started.
     """
     failed = _Failed()
+    for step in resting:
+        failed.note(step)
     outcomes: list[Outcome] = []
     for phase in plan.phases:
         blocks = [failed.under(step) for step in phase]
@@ -32,17 +37,20 @@ def execute(kernel: Kernel, plan: Plan) -> tuple[Outcome, ...]:
 
 @dataclass(slots=True)
 class _Failed:
-    """What later steps cannot stand on: links, addresses, and tables that lack a route."""
+    """What later steps cannot stand on: links and their services, addresses, and tables that lack a route."""
 
     links: set[str] = field(default_factory=set)
     addresses: dict[IPv4Address, Address] = field(default_factory=dict)
     tables: set[int] = field(default_factory=set)
+    services: set[ServiceName] = field(default_factory=set)
 
     def note(self, step: Step) -> None:
         """Remember a step that failed or was blocked. A link that could not be cleared away blocks too."""
         obj = step.target
         if isinstance(obj, Link):
             self.links.add(obj.name)
+            if step.origin is not None:
+                self.services.add(step.origin.service)
         elif step.action is Action.DELETE:
             return
         elif isinstance(obj, Address):
@@ -58,12 +66,17 @@ class _Failed:
         if isinstance(obj, Link):
             return f"link {obj.name} could not be removed first" if obj.name in self.links else None
         if isinstance(obj, Rule):
-            return f"a route of table {obj.table} failed" if obj.table in self.tables else None
+            return self._under_rule(step, obj)
         if obj.dev in self.links:
             return f"link {obj.dev} failed"
         if isinstance(obj, Route):
             return self._under_route(obj)
         return None
+
+    def _under_rule(self, step: Step, rule: Rule) -> str | None:
+        if step.origin is not None and step.origin.service in self.services:
+            return f"the link of the {step.origin.service} service failed"
+        return f"a route of table {rule.table} failed" if rule.table in self.tables else None
 
     def _under_route(self, route: Route) -> str | None:
         for address in self.addresses.values():

@@ -58,6 +58,19 @@ TABLE: Final = (
 _SEVERITY: Final = (Result.GONE, Result.RACED, Result.TRANSIENT, Result.PERMANENT)
 
 
+ADVICE: Final = (
+    (r"Unknown device type", "the kernel has no GRE: `modprobe ip_gre`, or install its modules"),
+    (r"Operation not permitted", "dzagentd needs CAP_NET_ADMIN in this network namespace"),
+)
+"""What a person can do about a failure, by its message."""
+
+
+def advised(message: str) -> str:
+    """Return a message with what to do about it, where that is known."""
+    advice = next((text for pattern, text in ADVICE if re.search(pattern, message)), None)
+    return message if advice is None else f"{message} ({advice})"
+
+
 def classify(tool: str, code: int, action: Action, message: str) -> Result:
     """Return what a failed command of a step means; a negative exit code is the signal that killed the tool."""
     for meaning in TABLE:

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 from dzagent.errors import KernelError, ObservationError
 from dzagent.kernel import observe
 from dzagent.kernel.commands import batch_lines
-from dzagent.kernel.failures import classify, worst
+from dzagent.kernel.failures import advised, classify, worst
 from dzagent.kernel.run import Completed, Runner, run
 from dzagent.model import Action, Interest, Observed, Outcome, Result, Step
 
@@ -142,4 +142,4 @@ def _outcome(step: Step, code: int, failed: Mapping[int, str]) -> Outcome:
     result = worst([classify("ip", code, step.action, message) for message in messages])
     if result is Result.GONE and step.action is not Action.DELETE:
         result = Result.RACED
-    return Outcome(step, result, "; ".join(messages))
+    return Outcome(step, result, advised("; ".join(messages)))

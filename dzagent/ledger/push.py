@@ -44,6 +44,8 @@ MAX_DELAY = 300.0
 STEADY_SECONDS = 60.0
 """Delays in seconds before a new connection: doubled after each failure, forgotten after a steady connection."""
 
+_NOT_WANTED = "is not needed now"
+
 OPEN_SECONDS = 10.0
 PING_SECONDS = 20.0
 
@@ -142,7 +144,10 @@ class Push:
         self._thread.join(timeout)
 
     def watch(self, ips: Iterable[IPv4Address], accounts: Iterable[str]) -> None:
-        """Say what to listen to: users of these client IPs, and these accounts. From any thread."""
+        """Say what to listen to: users of these client IPs, and these accounts; nothing ends the connection.
+
+        May be called from any thread.
+        """
         wanted = (
             *(program_request(self._program_id, ip, self._commitment) for ip in ips),
             *(account_request(key, self._commitment) for key in list(dict.fromkeys(accounts))[:MAX_WATCHED]),
@@ -172,7 +177,7 @@ class Push:
             url = self._urls[failures % len(self._urls)]
             started = self._clock()
             why = await self._connection(url)
-            if self._clock() - started >= STEADY_SECONDS:
+            if self._clock() - started >= STEADY_SECONDS or why == _NOT_WANTED:
                 failures = 0
             self._state = replace(self._state, connected=False, subscriptions=0, refused=0, last_error=why)
             log.info("ledger push: %s %s", _host(url), why)
@@ -203,7 +208,7 @@ class Push:
             return f"did not open a connection within {OPEN_SECONDS:g} s"
         except (OSError, WebSocketException, ValueError, EOFError) as error:
             return f"cannot be used ({type(error).__name__})"
-        return "ended"
+        return _NOT_WANTED
 
     async def _listen(self, websocket: ClientConnection, url: str) -> None:
         session = _Session(websocket, self._clock)
@@ -215,14 +220,15 @@ class Push:
         changed = self._changed
         reader = asyncio.ensure_future(self._read(session))
         try:
-            while changed is not None and not reader.done():
+            while changed is not None and self._wanted and not reader.done():
                 changed.clear()
                 await session.subscribe(self._wanted)
                 self._state = replace(self._state, subscriptions=session.count)
                 waiter = asyncio.ensure_future(changed.wait())
                 await asyncio.wait({reader, waiter}, return_when=asyncio.FIRST_COMPLETED)
                 waiter.cancel()
-            await reader
+            if self._wanted:
+                await reader
         finally:
             reader.cancel()
 
