@@ -127,6 +127,11 @@ class Paths:
         return self.run / "bird" / "bird.ctl"
 
     @property
+    def engine_seen(self) -> Path:
+        """Is there once an engine has answered on this host: from then on its sessions are waited for."""
+        return self.state / "bgp" / "engine-seen"
+
+    @property
     def bgp(self) -> Path:
         """Sessions and counters of BGP."""
         return self.agent / "bgp.json"

@@ -11,6 +11,7 @@ from dzagent.belongs import service_of_step
 from dzagent.bgp.session import UP, SessionView
 from dzagent.bgp.speaker import BgpView
 from dzagent.conditions import Status
+from dzagent.errors import EngineGone
 from dzagent.feed import LedgerView
 from dzagent.guard import LEARNED, Held
 from dzagent.hostfacts import Facts
@@ -31,6 +32,10 @@ from dzagent.wishes import Wishes
 
 FAILED = frozenset({Result.TRANSIENT, Result.PERMANENT, Result.BLOCKED})
 """Results that leave something undone."""
+
+
+NO_ENGINE = "EngineAbsent"
+_NO_ENGINE_TEXT = "no BGP engine has ever run on this host: tunnels are set up, but carry no learned routes; start dzagent-bird"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +183,8 @@ def session_up(report: PassReport) -> Judgement:
     bgp = report.bgp
     if bgp is None or not bgp.peers:
         return ("SessionUp", "Unknown", *_no_session(report))
+    if bgp.trouble is not None and bgp.trouble.code == EngineGone.__name__ and not bgp.expected:
+        return ("SessionUp", "Unknown", NO_ENGINE, _NO_ENGINE_TEXT)
     if bgp.trouble is not None:
         return ("SessionUp", "Unknown", bgp.trouble.code, bgp.trouble.message)
     for code, message in bgp.problems:
@@ -286,7 +293,7 @@ def _missing(
     if not services:
         reasons = "; ".join(dict.fromkeys(report.wishes.withdrawn.values()))
         return "NoService", f"the ledger grants nothing: {reasons}"
-    if report.bgp is not None and session[1] != "True":
+    if report.bgp is not None and session[1] != "True" and session[2] != NO_ENGINE:
         return "SessionDown", session[3]
     return None
 

@@ -15,6 +15,7 @@ from dzagent import metrics
 from dzagent.bgp.learnedfile import Lines, file_of, read_stale
 from dzagent.bgp.service import Bgp
 from dzagent.desired import DesiredStore
+from dzagent.errors import EngineGone
 from dzagent.grammar import parse
 from dzagent.hostfacts import HostProbe
 from dzagent.intent import IntentReader
@@ -425,3 +426,27 @@ def test_a_learned_text_can_be_read_again() -> None:
     assert {item.obj for item in parse(text, "x", "unicast")} == set(routes.values())
     assert read_stale(text, "unicast") == {"198.18.0.2/32": 77.0}
     assert read_stale(text + "garbage\n", "unicast") == {}
+
+
+def test_where_no_engine_has_ever_run_nobody_waits_for_its_sessions(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.engine.error = EngineGone("nothing listens")
+    world.say(enabled=True)
+    world.ledger(SPEC)
+    world.run()
+    world.look()
+    world.run()
+    assert world.condition("SessionUp") == ("Unknown", "EngineAbsent")
+    assert world.condition("Ready") == ("True", "Provisioned")
+
+
+def test_an_engine_that_ran_here_once_is_waited_for_also_by_the_next_process(world: World) -> None:
+    world.grant()
+    world.look(5)
+    world.engine.error = EngineGone("nothing listens")
+    world.restart()
+    world.run()
+    world.look()
+    world.run()
+    assert world.condition("SessionUp") == ("Unknown", "EngineGone")
+    assert world.condition("Ready") == ("False", "SessionDown")

@@ -19,6 +19,8 @@ from dzagent.bgp.render import peer_of
 from dzagent.bgp.rules import ImportRules
 from dzagent.bgp.speaker import BgpView, Changes, Clocks, Limits, Speaker
 from dzagent.config import Paths
+from dzagent.errors import StateError
+from dzagent.files import absent, write_atomic
 from dzagent.model import Route, ServiceName
 from dzagent.policy import Policy
 from dzagent.wishes import Wishes
@@ -63,6 +65,8 @@ class Bgp:
         self.gate.on_change = self._speaker.gate_changed
         self._publisher = Publisher(self._speaker, paths, clocks.monotonic)
         self._peers = PeerStore(paths.peers)
+        self._seen_file = paths.engine_seen
+        self._seen = not absent(self._seen_file)
         self._stopping = threading.Event()
         self._poll = limits.poll
         self._slow_at = 0.0
@@ -110,7 +114,7 @@ class Bgp:
         """Return everything for people."""
         view = self._speaker.view()
         excluded = tuple(("ExcludeList", problem) for problem in self._excludes.problems)
-        return replace(view, problems=(*view.problems, *excluded)) if excluded else view
+        return replace(view, problems=(*view.problems, *excluded), expected=self._seen)
 
     # ---- the thread --------------------------------------------------------------------------------------
 
@@ -141,7 +145,17 @@ class Bgp:
         except Exception:  # the thread's boundary: a defect must not end the watch over the sessions
             log.exception("unexpected failure of a look at the BGP engine")
 
+    def _remember_engine(self) -> None:
+        """Remember for good that an engine answers here; a disk that is full is tried again later."""
+        if not self._seen and self._speaker.view().engine:
+            self._seen = True
+            try:
+                write_atomic(self._seen_file, b"A BGP engine has answered on this host.\n")
+            except StateError as error:
+                log.warning("BGP: %s", error)
+
     def _slowly(self) -> None:
+        self._remember_engine()
         if self._excludes.look():
             for problem in self._excludes.problems:
                 log.warning("BGP: %s", problem)

@@ -78,12 +78,16 @@ class PeerView:
 
 @dataclass(frozen=True, slots=True)
 class BgpView:
-    """Everything for people. `trouble` is None while the engine answers."""
+    """Everything for people. `trouble` is None while the engine answers.
+
+    expected: whether an engine has ever answered on this host; where none has, nobody waits for its sessions.
+    """
 
     peers: Mapping[ServiceName, PeerView] = field(default_factory=dict)
     trouble: Trouble | None = None
     engine: str = ""
     problems: tuple[tuple[str, str], ...] = ()
+    expected: bool = True
 
 
 @dataclass(frozen=True, slots=True)
