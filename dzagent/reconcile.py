@@ -1,8 +1,8 @@
 """The loop. Every pass is the same, whether it is the first after boot, a repair, or a teardown:
 
 look     what a person wants, what the kernel holds, what the ledger last said
-wish     which services should exist, as rendered text          (services, wishes, render)
-plan     parse that text and compare it with the kernel         (grammar, plan, guard)
+wish     which services should exist, as rendered text          (wisher, services, render)
+plan     parse that text and compare it with the kernel         (texts, plan, guard)
 act      apply the smallest change, observe again, repeat       (kernel)
 tell     publish status and plan, if they changed               (report)
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Protocol, TypeAlias
 
-from dzagent.age import DataAge, is_stale, restored_problem, torn_down, without_answer
+from dzagent.age import DataAge, is_stale
 from dzagent.audit import audit_line, causes
 from dzagent.backoff import Backoff
 from dzagent.bgp.joining import Joiner, Learned, capturing
@@ -24,7 +24,7 @@ from dzagent.bgp.speaker import BgpView, Changes
 from dzagent.config import Config
 from dzagent.desired import DesiredStore
 from dzagent.doubt import spare, textless
-from dzagent.errors import DzagentError, InputError, ObservationError, StateError
+from dzagent.errors import DzagentError, ObservationError
 from dzagent.feed import LedgerView
 from dzagent.guard import Held, check, own_addresses, withhold
 from dzagent.hostfacts import Facts, HostProbe
@@ -34,7 +34,6 @@ from dzagent.kernel.execute import execute
 from dzagent.kernel.protocol import Kernel
 from dzagent.model import (
     SERVICE_NAMES,
-    Decision,
     Desired,
     Interest,
     Observed,
@@ -44,18 +43,18 @@ from dzagent.model import (
     Protected,
     Result,
     Route,
-    Service,
     ServiceName,
     Step,
 )
 from dzagent.plan import Ownership, make_plan
 from dzagent.policy import Policy
 from dzagent.protect import SSH_LOCAL, SSH_PEER, without
-from dzagent.render import Templates, parse_texts, render_service
+from dzagent.render import Templates
 from dzagent.report import Reporter
-from dzagent.services import decide
+from dzagent.texts import RenderedTexts
 from dzagent.wake import Wake
-from dzagent.wishes import Text, Texts, Wishes, keep_all, nothing, wish
+from dzagent.wisher import Before, Wisher
+from dzagent.wishes import Wishes
 
 log = logging.getLogger(__name__)
 audit = logging.getLogger("dzagent.audit")
@@ -136,15 +135,6 @@ class _Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class _Before:
-    """What there is before a decision: rendered texts, services whose link is up, and how old the data is."""
-
-    texts: Texts
-    up: frozenset[ServiceName]
-    age: DataAge
-
-
-@dataclass(frozen=True, slots=True)
 class _Acted:
     """What came of a plan: the plan that is left, what was held back, how each step ended, what still fails."""
 
@@ -180,8 +170,8 @@ class Reconciler:
         )
         self._interest = Interest(parts.policy.protocol, (links.unicast, links.multicast))
         self._backoff = Backoff()
-        self._texts: Texts | None = None
-        self._parsed: tuple[Texts, Desired] = ({}, Desired())
+        self._wisher = Wisher(parts.policy, parts.templates, self._links)
+        self._texts = RenderedTexts(parts.store, self._owner)
         self._joiner = Joiner()
         self._learned: tuple[int, Learned] = (0, {})
         self._unknown_peers: tuple[str, ...] = ()
@@ -228,11 +218,11 @@ class Reconciler:
         observed = self._parts.kernel.observe(self._interest)
         intent = _settle(self._parts.intent.read(), observed, self._owner)
         view, facts = self._look_around(observed, intent)
-        old, store_error = self._old_texts()
         age = self._age(view)
-        wishes = self._wish(intent, view, facts, _Before(old, _services_up(observed, self._owner), age))
-        desired, wishes, trouble = self._parse(wishes, old)
-        generation, write_error = self._write(wishes, old, store_error)
+        before = Before(self._texts.old(), _services_up(observed, self._owner), age.stale)
+        wishes = self._wisher.wish(intent, view, facts, before)
+        desired, wishes = self._texts.parse(wishes)
+        generation = self._texts.write(wishes)
         self._listen(wishes, observed)
         observed = self._observe_keys(desired, observed)
         setting = self._setting(wishes, facts, view, desired)
@@ -247,7 +237,7 @@ class Reconciler:
                 wishes=replace(wishes, problems=(*wishes.problems, *self._route_problems(setting))),
                 desired=desired,
                 generation=generation,
-                render_problem=trouble or write_error,
+                render_problem=self._texts.problem,
                 before=observed,
                 after=acted.observed,
                 plan=acted.plan,
@@ -270,102 +260,9 @@ class Reconciler:
         view = self._parts.feed.view()
         return view, self._parts.probe.facts(view)
 
-    # ---- wish ----------------------------------------------------------------------------------------
-
-    def _old_texts(self) -> tuple[Texts, str | None]:
-        """Return the texts that are rendered now: from memory, at first from disk."""
-        if self._texts is not None:
-            return self._texts, None
-        try:
-            self._texts = self._parts.store.read()
-        except StateError as error:
-            return {}, str(error)
-        return self._texts, None
-
     def _age(self, view: LedgerView) -> DataAge:
         rules = self._parts.policy.ledger
         return DataAge(is_stale(view, rules, self._parts.now()), rules.stale_after)
-
-    def _wish(self, intent: IntentView, view: LedgerView, facts: Facts, before: _Before) -> Wishes:
-        old = before.texts
-        if intent.enabled is None:
-            return keep_all(old, Problem("IntentUnknown", intent.message))
-        if not intent.enabled:
-            return nothing("disabled: `dzagent enable` provisions what the ledger grants")
-        if before.age.stale and self._parts.policy.ledger.stale == "teardown":
-            return torn_down(self._parts.policy.ledger)
-        return self._wish_by_ledger(view, facts, before)
-
-    def _wish_by_ledger(self, view: LedgerView, facts: Facts, before: _Before) -> Wishes:
-        old = before.texts
-        if isinstance(facts.identity, Problem):
-            return keep_all(old, facts.identity)
-        if view.snapshot is None:
-            return without_answer(view, old, before.up)
-        if facts.identity.client_ip not in view.searched:
-            return keep_all(
-                old, Problem("NotSearched", "the ledger has not been asked about this client IP yet")
-            )
-        decisions = decide(view.snapshot, facts.identity.host, self._parts.policy, self._links)
-        by_name: Mapping[ServiceName, Decision] = {
-            "unicast": decisions.unicast,
-            "multicast": decisions.multicast,
-        }
-        wishes = wish(by_name, old, self._renderer(view.snapshot.slot))
-        return replace(
-            wishes,
-            problems=(
-                *restored_problem(view),
-                *view.snapshot.problems,
-                *decisions.problems,
-                *wishes.problems,
-            ),
-        )
-
-    def _renderer(self, slot: int) -> Callable[[Service], Mapping[str, str]]:
-        parts = self._parts
-        return lambda service: render_service(service, parts.policy, parts.templates, slot=slot)
-
-    def _parse(self, wishes: Wishes, old: Texts) -> tuple[Desired, Wishes, str | None]:
-        """Parse the rendered text; a service whose text is not in the grammar keeps its old text."""
-        if wishes.texts == self._parsed[0]:
-            return self._parsed[1], wishes, None
-        texts: dict[ServiceName, Text] = {}
-        trouble: list[Problem] = []
-        for name, text in wishes.texts.items():
-            problem = self._outside_grammar(name, text)
-            if problem is None:
-                texts[name] = text
-                continue
-            trouble.append(problem)
-            if name in old and self._outside_grammar(name, old[name]) is None:
-                texts[name] = old[name]
-        kept = {**wishes.kept, **{p.service: p for p in trouble if p.service}}
-        wishes = replace(wishes, texts=texts, kept=kept, problems=(*wishes.problems, *trouble))
-        self._parsed = (texts, parse_texts(texts, self._owner))
-        return self._parsed[1], wishes, trouble[0].message if trouble else None
-
-    def _outside_grammar(self, name: ServiceName, text: Text) -> Problem | None:
-        try:
-            parse_texts({name: text}, self._owner)
-        except InputError as error:
-            return Problem("OutsideGrammar", str(error), name)
-        return None
-
-    def _write(self, wishes: Wishes, old: Texts, store_error: str | None) -> tuple[int, str | None]:
-        """Write a new generation if the text changed. A full disk is reported; repairs go on from memory.
-
-        What is not understood is not lost: files that cannot be read are not replaced while a service is kept for
-        what they may say, and a text outside the grammar stays where a person can see it.
-        """
-        store, doubtful = self._parts.store, textless(wishes)
-        if store_error is not None and doubtful:
-            return store.generation, store_error
-        self._texts = {**{name: old[name] for name in doubtful if name in old}, **wishes.texts}
-        try:
-            return store.write(self._texts), None
-        except StateError as error:
-            return store.generation, str(error)
 
     # ---- learned routes ------------------------------------------------------------------------------------
 

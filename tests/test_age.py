@@ -89,7 +89,9 @@ class OldWorld(World):
 
 
 def rules(world: World, **settings: Any) -> None:
-    world.loop._parts = replace(world.loop._parts, policy=Policy(ledger=LedgerRules(**settings)))
+    """Start the agent anew with other rules."""
+    world.policy = Policy(ledger=LedgerRules(**settings))
+    world.restart()
 
 
 def test_stale_data_keeps_services_by_default_and_says_so(tmp_path: Path) -> None:
@@ -121,7 +123,6 @@ def test_a_site_that_must_takes_services_down_and_gets_them_back(tmp_path: Path)
 def test_teardown_counts_from_the_start_where_no_answer_came_at_all(tmp_path: Path) -> None:
     world = OldWorld(tmp_path)
     world.grant_read()
-    world.restart()
     rules(world, stale="teardown", stale_after=60.0)
     world.feed.seen = LedgerView(error="down", since=world.clock.now)
     assert world.run() == 0

@@ -86,7 +86,7 @@ class World:
         self.kernel.routes.append(Route(IPv4Network("0.0.0.0/0"), GATEWAY, "eth0", 254, 4))
         self.kernel.rules.append(FOREIGN_RULE)
         self.kernel.sources[IPv4Address("192.0.2.2")] = CLIENT
-        self.feed, self.clock = FakeFeed(), Clock()
+        self.feed, self.clock, self.policy = FakeFeed(), Clock(), Policy()
         self.config.paths.agent.mkdir(parents=True)
         self.ssh: frozenset[tuple[IPv4Address, IPv4Address]] = frozenset()
         self.restart()
@@ -96,7 +96,7 @@ class World:
         self.loop = Reconciler(
             Parts(
                 config=config,
-                policy=Policy(),
+                policy=self.policy,
                 kernel=self.kernel,
                 feed=self.feed,
                 store=DesiredStore(config.paths),
