@@ -41,7 +41,7 @@ class IntentReader:
         except StateError as error:
             return self._unreadable(str(error), stamp)
         if intent is None:
-            message = "nobody has enabled or disabled the agent yet: `dzagent enable`"
+            message = "nobody has enabled or disabled the agent yet"
             return IntentView(enabled=False, message=message, stamp=stamp, silent=True)
         self._last = intent
         return IntentView(intent.enabled, intent.client_ip, stamp=stamp)

@@ -269,6 +269,17 @@ def test_what_a_dead_agent_has_said_is_history(world: World, http: FlaskClient) 
     assert document["agent"]["message"].endswith("systemctl start dzagentd")
 
 
+def test_a_missing_ledger_document_is_told_only_of_an_agent_that_asks(
+    world: World, http: FlaskClient
+) -> None:
+    world.publish()
+    http.post("/disable")
+    assert loads(http.get("/v3/status").data)["notes"] == []
+    http.post("/enable")
+    (note,) = loads(http.get("/v3/status").data)["notes"]
+    assert "ledger.json does not exist" in note
+
+
 def test_files_that_cannot_be_read_are_named(world: World, http: FlaskClient) -> None:
     world.config.paths.status.write_text("{")
     world.config.paths.intent.write_text("[]")

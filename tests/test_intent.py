@@ -24,7 +24,7 @@ def path(tmp_path: Path) -> Path:
 def test_silence_is_no_wish(path: Path) -> None:
     view = IntentReader(path).read()
     assert (view.enabled, view.silent, view.readable, view.stamp) == (False, True, True, 0)
-    assert "dzagent enable" in view.message
+    assert "nobody has enabled" in view.message
 
 
 @pytest.mark.parametrize("intent", [Intent(True), Intent(False), Intent(True, PIN)])

@@ -26,7 +26,11 @@ def full_status(
     document["ledger"] = dict(ledger.content)
     document["agent"] = {"running": agent.running, "message": agent.message}
     document["data_age_seconds"] = _age(ledger.content, now)
-    document["notes"] = [text for text in (status.problem, ledger.problem, intent.problem) if text]
+    # An agent that asks the ledger nothing has nothing to publish about it.
+    unasked = intent.enabled is False and not ledger.content
+    document["notes"] = [
+        text for text in (status.problem, "" if unasked else ledger.problem, intent.problem) if text
+    ]
     return document
 
 

@@ -266,7 +266,8 @@ class Speaker:
             )
             if not same:
                 self._trouble = Trouble(code, str(error), wall)
-                log.warning("BGP: %s", error)
+                needed = logging.WARNING if self._following else logging.INFO
+                log.log(needed, "BGP: %s", error)
             if not isinstance(error, EngineGone):
                 self._gone_at = None
             elif self._gone_at is None:
