@@ -34,6 +34,9 @@ FAILED = frozenset({Result.TRANSIENT, Result.PERMANENT, Result.BLOCKED})
 """Results that leave something undone."""
 
 
+_REMARKS = frozenset({"ExcludeList", "ZebraAdopts"})
+"""Problems of BGP that leave its sessions as they are."""
+
 NO_ENGINE = "EngineAbsent"
 _NO_ENGINE_TEXT = "no BGP engine has ever run on this host: tunnels are set up, but carry no learned routes; start dzagent-bird"
 
@@ -188,7 +191,7 @@ def session_up(report: PassReport) -> Judgement:
     if bgp.trouble is not None:
         return ("SessionUp", "Unknown", bgp.trouble.code, bgp.trouble.message)
     for code, message in bgp.problems:
-        if code != "ExcludeList":
+        if code not in _REMARKS:
             return ("SessionUp", "False", code, message)
     down = [(name, item.session) for name, item in bgp.peers.items() if item.session.status != UP]
     if not down:

@@ -44,10 +44,11 @@ class World(PlainWorld):
         self.policy_file = tmp_path / "policy.yaml"
         self.policy_file.write_text("{}\n")
         self.woken: list[str] = []
+        self.policy_protocol = 210
         super().__init__(tmp_path, **settings)
 
     def restart(self) -> None:
-        config, policy = self.config, Policy(bgp=self.bgp_policy)
+        config, policy = self.config, Policy(bgp=self.bgp_policy, protocol=self.policy_protocol)
         templates = Templates((config.templates, find("templates")))
         self.bgp = Bgp(
             self.engine,
@@ -56,6 +57,7 @@ class World(PlainWorld):
             policy_file=self.policy_file,
             clocks=self.time.clocks,
             on_change=self.woken.append,
+            zebra=self.config.paths.run / "zserv.api",
         )
         self.loop = Reconciler(
             Parts(
@@ -450,3 +452,20 @@ def test_an_engine_that_ran_here_once_is_waited_for_also_by_the_next_process(wor
     world.run()
     assert world.condition("SessionUp") == ("Unknown", "EngineGone")
     assert world.condition("Ready") == ("False", "SessionDown")
+
+
+@pytest.mark.parametrize(("protocol", "told"), [(186, True), (210, False)])
+def test_a_zebra_that_would_take_our_routes_for_its_own_is_named(
+    world: World, protocol: int, told: bool
+) -> None:
+    world.policy_protocol = protocol
+    (world.config.paths.run / "zserv.api").touch()
+    world.restart()
+    world.say(enabled=True)
+    world.ledger(SPEC)
+    world.run()
+    world.engine.announce(rib(1))
+    world.look(10)
+    world.run()
+    assert ("ZebraAdopts" in world.codes()) is told
+    assert world.condition("SessionUp") == ("True", "Established")

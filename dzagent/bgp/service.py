@@ -31,6 +31,13 @@ SLOW_PERIOD: Final = 0.5
 """Seconds between looks at files; documents are written every other time at most."""
 
 
+ADOPTED: Final = frozenset({186, 196})
+"""Protocol numbers whose routes FRR's zebra copies as its own when it starts, and keeps (8.4 and 10.3, measured)."""
+
+ZEBRA_SOCKET: Final = Path("/run/frr/zserv.api")
+_ZEBRA: Final = "FRR's zebra runs on this host and keeps copies of routes of protocol {}: set protocol to 210 in the policy"
+
+
 class Bgp:
     """What the loop needs of BGP. `gate` is for whoever watches that routes work."""
 
@@ -43,6 +50,7 @@ class Bgp:
         policy_file: Path,
         clocks: Clocks,
         on_change: Callable[[str], None],
+        zebra: Path = ZEBRA_SOCKET,
     ) -> None:
         self._policy = policy
         self._clocks = clocks
@@ -65,6 +73,7 @@ class Bgp:
         self.gate.on_change = self._speaker.gate_changed
         self._publisher = Publisher(self._speaker, paths, clocks.monotonic)
         self._peers = PeerStore(paths.peers)
+        self._zebra = zebra
         self._seen_file = paths.engine_seen
         self._seen = not absent(self._seen_file)
         self._stopping = threading.Event()
@@ -113,8 +122,10 @@ class Bgp:
     def view(self) -> BgpView:
         """Return everything for people."""
         view = self._speaker.view()
-        excluded = tuple(("ExcludeList", problem) for problem in self._excludes.problems)
-        return replace(view, problems=(*view.problems, *excluded), expected=self._seen)
+        remarks = [("ExcludeList", problem) for problem in self._excludes.problems]
+        if self._policy.protocol in ADOPTED and self._zebra.exists():
+            remarks.append(("ZebraAdopts", _ZEBRA.format(self._policy.protocol)))
+        return replace(view, problems=(*view.problems, *remarks), expected=self._seen)
 
     # ---- the thread --------------------------------------------------------------------------------------
 
