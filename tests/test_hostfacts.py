@@ -11,7 +11,7 @@ import pytest
 from dzagent.config import Config
 from dzagent.errors import KernelError, ObservationError
 from dzagent.feed import LedgerView
-from dzagent.hostfacts import ANYWHERE, LOOKUP_SECONDS, Facts, HostProbe, Identity
+from dzagent.hostfacts import ANYWHERE, LOOKUP_SECONDS, SSH_SECONDS, Facts, HostProbe, Identity
 from dzagent.model import Address, Observed, Problem, Route, SeenLink
 from dzagent.policy import Policy
 from tests.fake_kernel import FakeKernel
@@ -230,3 +230,27 @@ def test_a_pin_of_enable_that_no_interface_has_is_used_and_told() -> None:
     assert identity(prober.facts(LedgerView())).source.endswith("which no interface of this host has")
     prober.look(observed(PUBLIC), PUBLIC)
     assert identity(prober.facts(LedgerView())).source == "client_ip given to enable"
+
+
+def test_sessions_are_listed_for_every_new_answer_and_otherwise_now_and_then() -> None:
+    listed: list[int] = []
+
+    def sessions(_: Collection[int]) -> frozenset[tuple[IPv4Address, IPv4Address]]:
+        listed.append(1)
+        return frozenset()
+
+    clock = Clock()
+    prober = HostProbe(
+        Config(client_ip=CLIENT), Policy(), CountingKernel(), clock=clock, ssh_sessions=sessions
+    )
+    prober.look(observed(), None)
+    view = LedgerView(snapshot=snapshot(IBRL))
+    for expected in (1, 1, 1):
+        prober.facts(view)
+        assert len(listed) == expected
+    prober.facts(LedgerView(snapshot=snapshot(IBRL)))
+    assert len(listed) == 2
+    clock.now += SSH_SECONDS
+    prober.facts(view)
+    prober.facts(view)
+    assert len(listed) == 3

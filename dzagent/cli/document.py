@@ -9,7 +9,7 @@ Json = Mapping[str, Any]
 
 GOOD_WHEN_FALSE = frozenset({"Conflict", "Contested", "Held", "LedgerChanged", "LedgerStale"})
 """Conditions that name a trouble: good while they are False."""
-NO_TROUBLE = frozenset({"Absent", "Disabled", "NoAnswerYet", "NotTold"})
+NO_TROUBLE = frozenset({"Absent", "Disabled", "NoAnswerYet", "NoService", "NotTold"})
 """Reasons for an Unknown condition that nobody has to do anything about."""
 
 
