@@ -122,7 +122,7 @@ class DesiredStore:
             for name, files in texts.items():
                 self._make_service(part / name, files, number)
             part.rename(self._generations / f"{number:06}")
-        except BaseException:
+        except BaseException:  # re-raised: whatever ends this, nothing half made stays
             shutil.rmtree(part, ignore_errors=True)
             raise
 

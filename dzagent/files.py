@@ -38,7 +38,7 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = 
             if durable:
                 os.fsync(out.fileno())
         temp.replace(path)
-    except BaseException as error:
+    except BaseException as error:  # re-raised: whatever ends this, no temporary file stays
         if temp is not None:
             with contextlib.suppress(OSError):
                 temp.unlink(missing_ok=True)

@@ -60,7 +60,7 @@ class ControlSocket:
             self._connect()
         try:
             answer = self._exchange(text.encode("ascii") + b"\n")
-        except BaseException:
+        except BaseException:  # re-raised: half an answer must not be read as the start of the next
             self.close()
             raise
         code = _LAST.search(answer[-_TAIL:])
@@ -93,7 +93,7 @@ class ControlSocket:
         self.connections += 1
         try:
             banner = self._receive(self._now() + self._timeout)
-        except BaseException:
+        except BaseException:  # re-raised: half an answer must not be read as the start of the next
             self.close()
             raise
         match = _BANNER.fullmatch(banner)

@@ -8,6 +8,7 @@ emulated lab.
 from __future__ import annotations
 
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,8 +47,8 @@ class Timers:
 
 
 @dataclass
-class Router:
-    """A device's BGP daemon in a namespace; `configure` replaces what it knows without a restart."""
+class Router(ABC):
+    """A device's BGP daemon in a namespace."""
 
     namespace: Namespace
     root: Path
@@ -58,13 +59,13 @@ class Router:
         self.root.mkdir(parents=True, exist_ok=True)
         self.process = Process("router", self.namespace, self.command(), self.root / "router.log")
 
+    @abstractmethod
     def command(self) -> Sequence[str]:
         """Return the command that runs it in the foreground."""
-        raise NotImplementedError
 
+    @abstractmethod
     def text(self, neighbours: Iterable[Neighbour], extra: Iterable[str]) -> str:
         """Return its configuration."""
-        raise NotImplementedError
 
     def start(self, neighbours: Iterable[Neighbour], extra: Iterable[str] = ()) -> None:
         """Run it. extra: prefixes announced to everybody."""
@@ -76,8 +77,9 @@ class Router:
         (self.root / "router.conf").write_text(self.text(neighbours, extra))
 
     def configure(self, neighbours: Iterable[Neighbour], extra: Iterable[str] = ()) -> None:
-        """Take another configuration without a restart."""
-        raise NotImplementedError
+        """Take another configuration; a daemon that cannot do so while it runs is started anew."""
+        self.process.stop()
+        self.start(neighbours, extra)
 
     def stop(self) -> None:
         """End it."""
