@@ -60,6 +60,10 @@ class Actor:
         self._now = now
         self._backoff = Backoff()
 
+    def next_retry(self) -> float | None:
+        """Return the earliest time at which a step that failed may be tried again, None if none failed."""
+        return self._backoff.next_retry()
+
     def stand(self, plan: Plan, held: tuple[Held, ...], observed: Observed) -> Acted:
         """Do nothing: the plan is shown to a person."""
         return Acted(plan, held, (), self._backoff.standing(plan.steps), observed)

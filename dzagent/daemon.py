@@ -23,10 +23,13 @@ from dzagent.bgp.service import Bgp
 from dzagent.bgp.speaker import Clocks
 from dzagent.config import DEFAULT_CONFIG, Config, load_config
 from dzagent.desired import DesiredStore
+from dzagent.drive import KERNEL
 from dzagent.errors import DzagentError, StateError
 from dzagent.hostfacts import HostProbe
 from dzagent.intent import IntentReader
 from dzagent.kernel.iproute import IpRoute
+from dzagent.kernel.watch import Watch
+from dzagent.kernel.watched import WatchedKernel
 from dzagent.ledgerside import LedgerSide
 from dzagent.outside import Outside
 from dzagent.policy import find_policy, load_policy
@@ -58,7 +61,8 @@ class Daemon:
         policy_file = find_policy(config.policy, (SITE_POLICIES, *places("policies")))
         policy = load_policy(policy_file)
         templates = Templates([config.templates, *places("templates")])
-        kernel = IpRoute()
+        self._watch = Watch(lambda: self.wake.set(KERNEL), clock=time.monotonic)
+        kernel = WatchedKernel(IpRoute(), self._watch, time.monotonic)
         self._probe = HostProbe(
             config, policy, kernel, clock=time.monotonic, outside=_outside(config, self.wake)
         )
@@ -91,6 +95,7 @@ class Daemon:
                 reporter=Reporter(config, version=__version__, pid=os.getpid(), clock=time.time),
                 now=boot_seconds,
                 bgp=self._bgp,
+                watched=kernel,
             )
         )
 
@@ -99,14 +104,18 @@ class Daemon:
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         self._socket.start()
+        self._watch.start()
         self._ledger.start()
         self._bgp.start()
+        for remark in self._config.remarks:
+            log.warning("%s", remark)
         log.info(
             "dzagentd %s started: network %s, mode %s", __version__, self._config.network, self._config.apply
         )
         try:
             self._reconciler.run(self.wake, self._stopping.is_set)
         finally:
+            self._watch.stop()
             self._bgp.stop()
             self._ledger.stop()
             self._socket.stop()

@@ -6,6 +6,7 @@ Every read is of small files; nothing waits for the ledger, the kernel or the re
 from __future__ import annotations
 
 import json
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -46,8 +47,8 @@ class IntentStore(Protocol):
     def request_forget(self, path: Path, now: float) -> None:
         """Ask for the ledger to be forgotten."""
 
-    def wake(self, path: Path, reason: str) -> None:
-        """Tell the reconciler to look now; a dead one is no error."""
+    def wake(self, path: Path, reason: str) -> bool:
+        """Tell the reconciler to look now; False if it is not there, which is no error."""
 
 
 class FileStore:
@@ -65,9 +66,9 @@ class FileStore:
         """Ask for the ledger to be forgotten."""
         state.request_forget(path, now)
 
-    def wake(self, path: Path, reason: str) -> None:
-        """Tell the reconciler to look now; a dead one is no error."""
-        state.send_wake(path, reason)
+    def wake(self, path: Path, reason: str) -> bool:
+        """Tell the reconciler to look now; False if it is not there, which is no error."""
+        return state.send_wake(path, reason)
 
 
 class Refused(InputError):
@@ -216,6 +217,13 @@ class Api:
         self.store.wake(self.config.paths.wake, "apply")
         return _ok()
 
+    def resync(self) -> Response:
+        """POST /v3/resync: everything is read from the kernel now; `last_resync` of the status has the token then."""
+        token = secrets.token_hex(8)
+        if not self.store.wake(self.config.paths.wake, f"resync:{token}"):
+            raise Refused(503, "dzagentd does not run; start it with: systemctl start dzagentd")
+        return _json({"status": "ok", "token": token})
+
     def forget(self) -> Response:
         """POST /v3/ledger/forget: what is known of the ledger is forgotten, the next answer is the first one."""
         self.store.request_forget(self.config.paths.forget, self.clock())
@@ -249,6 +257,7 @@ def create_app(
         "/v3/apply": api.apply,
         "/resolve-route": api.resolve_route,
         "/v3/ledger/forget": api.forget,
+        "/v3/resync": api.resync,
         **dict.fromkeys(NOT_BUILT_POST, _not_built),
     }
     for method, table in (("GET", gets), ("POST", posts)):

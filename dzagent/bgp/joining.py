@@ -203,6 +203,14 @@ class Joiner:
         keys = {id(step): key for step, key in zip((*make, *remove), (*made, *removed), strict=True)}
         return Quick(Plan("", phases), keys)
 
+    def saw(self, name: tuple[ServiceName, str], route: Route | None) -> None:
+        """Take in what the kernel holds of one learned route."""
+        if route is None:
+            self.installed.pop(name, None)
+        else:
+            self.installed[name] = route
+        self.news = True
+
     def done(self, quick: Quick, outcomes: Iterable[Outcome]) -> bool:
         """Take in what became of a quick plan; False if the kernel has to be read to know what it holds."""
         sound = True
