@@ -353,5 +353,5 @@ def test_the_old_name_of_the_resync_interval_is_read_with_a_remark() -> None:
     assert len(config.remarks) == 1
     assert ":3: intervals.observe is called intervals.resync now" in config.remarks[0]
     assert config_of("intervals: {resync: 2}").remarks == ()
-    with pytest.raises(ConfigError, match="old name of intervals.resync"):
+    with pytest.raises(ConfigError, match=r"old name of intervals\.resync"):
         config_of("intervals: {observe: 2, resync: 60}")

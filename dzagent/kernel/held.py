@@ -1,7 +1,7 @@
-"""The routes of ours that the kernel is known to hold, by key and by the text that `ip` prints for them.
+"""The routes of ours that the kernel is known to hold, by key.
 
 Thousands of them are compared by identity (the reader gives the same object for the same text), so that a look that
-changed little costs little here.
+changed little costs little here. Keys are numbers: they are cheaper than addresses by far.
 """
 
 from __future__ import annotations
@@ -18,21 +18,14 @@ Slot: TypeAlias = tuple[int, IPv4Network]
 ANY: Final = IPv4Network("0.0.0.0/0")
 
 
-def route_text(dst: IPv4Network) -> str:
-    """Return a prefix as `ip` prints it: "default", and a single address without its length."""
-    if dst == ANY:
-        return "default"
-    return str(dst.network_address) if dst.prefixlen == 32 else str(dst)
-
-
 class Held:
-    """An index of routes. One thread changes it; `names` and `at` may be asked by another."""
+    """An index of routes. One thread changes it; `at` and `in numbers` may be asked by another."""
 
     def __init__(self) -> None:
         self._by_id: dict[int, Route] = {}
-        self._by_slot: dict[Slot, tuple[Route, ...]] = {}
-        self.names: dict[bytes, int] = {}
-        """How many routes have a prefix, as `ip` prints it."""
+        self._by_key: dict[tuple[int, int, int], tuple[Route, ...]] = {}
+        self.numbers: dict[int, int] = {}
+        """How many routes there are, by the first address of their prefix as a number."""
 
     def now(self, routes: Iterable[Route]) -> None:
         """Take in what a look has found."""
@@ -45,7 +38,8 @@ class Held:
 
     def at(self, slot: Slot) -> tuple[Route, ...]:
         """Return the routes of a table and prefix."""
-        return self._by_slot.get(slot, ())
+        table, dst = slot
+        return self._by_key.get((table, int(dst.network_address), dst.prefixlen), ())
 
     def put(self, route: Route) -> None:
         """Take in a route that was made or changed: what it replaces is gone."""
@@ -61,17 +55,19 @@ class Held:
                 self._by_id.pop(id(old), None)
 
     def _add(self, route: Route) -> None:
-        slot, name = (route.table, route.dst), route_text(route.dst).encode()
-        self._by_slot[slot] = (*self.at(slot), route)
-        self.names[name] = self.names.get(name, 0) + 1
+        number = int(route.dst.network_address)
+        key = (route.table, number, route.dst.prefixlen)
+        self._by_key[key] = (*self._by_key.get(key, ()), route)
+        self.numbers[number] = self.numbers.get(number, 0) + 1
 
     def _remove(self, route: Route) -> None:
-        slot, name = (route.table, route.dst), route_text(route.dst).encode()
-        left = tuple(other for other in self.at(slot) if other is not route)
+        number = int(route.dst.network_address)
+        key = (route.table, number, route.dst.prefixlen)
+        left = tuple(other for other in self._by_key.get(key, ()) if other is not route)
         if left:
-            self._by_slot[slot] = left
+            self._by_key[key] = left
         else:
-            self._by_slot.pop(slot, None)
-        self.names[name] = self.names.get(name, 1) - 1
-        if self.names[name] <= 0:
-            del self.names[name]
+            self._by_key.pop(key, None)
+        self.numbers[number] = self.numbers.get(number, 1) - 1
+        if self.numbers[number] <= 0:
+            del self.numbers[number]

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -75,7 +75,7 @@ def merge(stdout: bytes, what: Reading, interest: Interest, before: Observed, kn
 
 
 def _merge_routes(
-    lines: Iterator[str], what: Reading, interest: Interest, before: Collection[Route], known: Known
+    lines: Iterator[str], what: Reading, interest: Interest, before: tuple[Route, ...], known: Known
 ) -> tuple[Route, ...]:
     protocol = interest.protocol
     own = known.read(next(lines), protocol) if what.own else None
@@ -87,15 +87,20 @@ def _merge_routes(
     for table, _ in what.single:
         found += observe.read_routes(next(lines), table, protocol)
     exact, single = set(what.exact), set(what.single)
-    if own is None:
-        again = {dst for _, dst in (*what.exact, *what.single)}
-        touched = exact | single
-        kept = (
-            route
-            for route in before
-            if route.protocol == protocol
-            and (route.dst not in again or (route.table, route.dst) not in touched)
-        )
-        own = (*kept, *found)
-    left = (route for route in before if route.protocol != protocol and (route.table, route.dst) not in exact)
-    return (*own, *left, *dict.fromkeys(foreign))
+    foreign = list(dict.fromkeys(foreign))
+    if own is not None:
+        left = [r for r in before if r.protocol != protocol and (r.table, r.dst) not in exact]
+        return (*own, *left, *foreign)
+    touched = exact | single
+    again = {int(dst.network_address) for _, dst in touched}
+    gone = [
+        route
+        for route in before
+        if int(route.dst.network_address) in again
+        and (route.table, route.dst) in (touched if route.protocol == protocol else exact)
+    ]
+    if gone == [*found, *foreign]:
+        return before
+    old = set(map(id, gone))
+    kept = [route for route in before if id(route) not in old]
+    return (*kept, *found, *foreign)

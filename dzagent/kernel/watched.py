@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from dzagent.kernel.held import Held, Slot
 from dzagent.kernel.protocol import Kernel
+from dzagent.kernel.rereading import FEW
 from dzagent.kernel.watch import WatchView
 from dzagent.kernel.watchlines import EVERYTHING, NOTHING, Lines, Touched, is_known
 from dzagent.model import Address, Interest, Observed, Outcome, Result, Route, Rule, Step
@@ -82,15 +83,15 @@ class WatchedKernel:
         if touched:
             self._seen = None  # if this fails, nothing is known
             observed = self._kernel.reread(interest, touched, seen.observed)
-            self._took_in(observed, interest.protocol)
+            if observed.routes is not seen.observed.routes or self._written:
+                self._took_in(observed, interest.protocol)
         self._news = self._written = NOTHING
         self._remember(interest, replace(seen, interest=interest, observed=observed))
         return observed
 
     def apply(self, steps: Sequence[Step]) -> tuple[Outcome, ...]:
         """Carry out steps; what they touch is read at the next look."""
-        for step in steps:
-            self._written |= _written(step)
+        self._written |= _written(steps)
         outcomes = self._kernel.apply(steps)
         for outcome in outcomes:
             route = outcome.step.target
@@ -185,12 +186,18 @@ def _more(before: Interest, after: Interest) -> Touched:
     return Touched(slots={slot: None for slot in after.exact if slot not in known})
 
 
-def _written(step: Step) -> Touched:
-    """Return what a step of ours touches; routes vanish with links and addresses, unseen."""
-    if isinstance(step.target, Route):
-        return Touched(slots={(step.target.table, step.target.dst): None})
-    if isinstance(step.target, Rule):
-        return Touched(rules=True)
-    if isinstance(step.target, Address):
-        return Touched(addresses=True, routes=True)
-    return EVERYTHING
+def _written(steps: Sequence[Step]) -> Touched:
+    """Return what steps of ours touch; routes vanish with links and addresses, unseen."""
+    targets = tuple(step.target for step in steps)
+    if not all(isinstance(target, (Address, Route, Rule)) for target in targets):
+        return EVERYTHING
+    addresses = any(isinstance(target, Address) for target in targets)
+    slots: dict[Slot, str | None] = {
+        (target.table, target.dst): None for target in targets if isinstance(target, Route)
+    }
+    return Touched(
+        addresses=addresses,
+        rules=any(isinstance(target, Rule) for target in targets),
+        routes=addresses or len(slots) > FEW,
+        slots={} if len(slots) > FEW else slots,
+    )

@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Network
+from socket import inet_aton  # pure: from text to bytes
 from typing import Final
 
-from dzagent.kernel.held import ANY, Held, Slot, route_text
+from dzagent.kernel.held import ANY, Held, Slot
 from dzagent.model import MAIN_TABLE, Interest, Route
 
 OPTIONS: Final = ("-4", "-N", "-o", "-d", "-rcvbuf", "8388608", "monitor")
@@ -94,8 +95,8 @@ class Lines:
         self._links = frozenset(interest.links)
         self._held = held or Held()
         self._exact = frozenset(((MAIN_TABLE, ANY), *interest.exact))
-        self._names = frozenset(route_text(dst).encode() for _, dst in self._exact)
-        self._ours = re.compile(rb" proto %d(?: |$)" % interest.protocol)
+        self._numbers = frozenset(int(dst.network_address) for _, dst in self._exact)
+        self._mark = b" proto %d " % interest.protocol
         self._protocol = f" proto {interest.protocol} "
 
     def judge(self, lines: bytes) -> Touched:
@@ -104,7 +105,8 @@ class Lines:
             return EVERYTHING
         slots: dict[Slot, str | None] = {}
         for found in _ROUTE.finditer(lines):
-            if found[1] in self._names or found[1] in self._held.names or self._ours.search(found[2]):
+            number = _number(found[1])
+            if number in self._numbers or number in self._held.numbers or self._mark in found[2] + b" ":
                 self._route(found[0].decode(errors="replace"), found[1].decode(errors="replace"), slots)
         touched = Touched(slots=slots)
         if len(slots) > MAX_KEYS:
@@ -144,6 +146,16 @@ def is_known(line: str | None, held: Route | None) -> bool:
         return False
     said = (found[3], found[4], int(found[6]), found[7])
     return said == (str(held.via), held.dev, held.protocol, None if held.src is None else str(held.src))
+
+
+def _number(prefix: bytes) -> int:
+    """Return the first address of a prefix, -1 for what is none."""
+    if prefix == b"default":
+        return 0
+    try:
+        return int.from_bytes(inet_aton(prefix.partition(b"/")[0].decode("ascii")), "big")
+    except (OSError, ValueError):
+        return -1
 
 
 @lru_cache(maxsize=32_768)

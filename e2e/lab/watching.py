@@ -125,7 +125,7 @@ class WatchedAgent:
         """Start it, and wait until nothing is left to do and the watch listens."""
         self.watch.start()
         self._thread.start()
-        wait_for("the watch listens", lambda: self.watch.healthy, 10)
+        wait_for("the watch listens and a pass has run", lambda: self.watch.healthy and bool(self.passes), 30)
         self.calm()
 
     def calm(self, seconds: float = 0.3, limit: float = 60) -> None:
