@@ -7,6 +7,8 @@ leaves, is a pass. Files that a person may edit by hand are looked at every few 
 from __future__ import annotations
 
 import re
+import resource
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +29,12 @@ FILES_SECONDS: Final = 2.0
 """Seconds between two looks at the times of files."""
 
 _RESYNC: Final = re.compile(r"resync(?::([0-9a-f]{1,32}))?")
+
+
+def cpu_seconds() -> float:
+    """Return the time that this thread and all ended children of the process have used a core."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.thread_time() + children.ru_utime + children.ru_stime
 
 
 class Loop(Protocol):
@@ -51,19 +59,19 @@ class Loop(Protocol):
 
 
 class Drive:
-    """Runs a loop until it is told to stop. `clock` gives monotonic seconds."""
+    """Runs a loop until it is told to stop. `cost` gives the seconds of a core that were used so far."""
 
     def __init__(
         self,
         loop: Loop,
         rhythm: Rhythm,
-        clock: Callable[[], float],
+        cost: Callable[[], float],
         watched: WatchedKernel | None = None,
         files: Sequence[Path] = (),
     ) -> None:
         self._loop = loop
         self._rhythm = rhythm
-        self._clock = clock
+        self._cost = cost
         self._watched = watched
         self._files = files
         self._stamps = self._look_at_files()
@@ -89,10 +97,10 @@ class Drive:
             self._pass(fully=False, woken=True)
 
     def _quick(self, reasons: frozenset[str]) -> None:
-        began, before = self._clock(), self._loop.tried
+        began, before = self._cost(), self._loop.tried
         done = self._loop.run_changes()
         if KERNEL in reasons:
-            self._rhythm.spent(self._clock() - began, useful=self._loop.tried > before)
+            self._rhythm.spent(self._cost() - began, useful=self._loop.tried > before)
         if not done:
             self._rhythm.want(urgent=self._loop.urgent or "routes" in reasons)
 
@@ -103,11 +111,11 @@ class Drive:
             watched.doubt()
         elif watched is not None and not woken:
             watched.doubt_if_old()
-        began = self._clock()
+        began = self._cost()
         how = self._loop.run_pass()
         healthy = watched is not None and watched.view().healthy
         self._rhythm.passed(
-            replace(how, seconds=self._clock() - began, fully=fully or watched is None, watched=healthy)
+            replace(how, seconds=self._cost() - began, fully=fully or watched is None, watched=healthy)
         )
         self._stamps = self._look_at_files()
 

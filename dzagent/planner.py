@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import TypeAlias
 
+from dzagent.bgp.foundation import foundation
 from dzagent.bgp.joining import Joiner, Learned, capturing
 from dzagent.doubt import spare
 from dzagent.guard import Held, check
@@ -73,6 +74,16 @@ class Planner:
             plan = spare(plan, setting.textless, self._links)
             self._planned = (inputs, self.check(plan, setting))
         return self._planned[1]
+
+    def foundation(
+        self, desired: Desired, observed: Observed, learned: Learned, setting: Setting
+    ) -> _Planned | None:
+        """Return the plan for what many learned routes stand on, if that has to be made first; else None."""
+        base = foundation(desired, observed, learned, tuple(self._links.values()))
+        if base is None:
+            return None
+        plan = make_plan(base.desired, base.observed, self._owner)
+        return self.check(spare(plan, setting.textless, self._links), setting)
 
     def check(self, plan: Plan, setting: Setting) -> _Planned:
         """Return the plan without the steps that would capture what must stay reachable, and those steps."""

@@ -25,7 +25,7 @@ from dzagent.bgp.speaker import BgpView, Changes
 from dzagent.config import Config
 from dzagent.desired import DesiredStore
 from dzagent.doubt import textless
-from dzagent.drive import Drive
+from dzagent.drive import Drive, cpu_seconds
 from dzagent.errors import DzagentError, ObservationError
 from dzagent.feed import LedgerView
 from dzagent.guard import Held, own_addresses, withhold
@@ -160,12 +160,12 @@ class Reconciler:
         parts = self._parts
         rhythm = Rhythm(parts.config.intervals.resync, time.monotonic, random.random)
         files = (parts.config.paths.intent, parts.config.paths.approval)
-        Drive(self, rhythm, time.monotonic, parts.watched, files).run(wake, stopping)
+        Drive(self, rhythm, cpu_seconds, parts.watched, files).run(wake, stopping)
 
     @property
     def urgent(self) -> bool:
         """Whether the watch has seen that objects of ours are touched."""
-        return self._parts.watched is not None and self._parts.watched.news().ours
+        return self._parts.watched is not None and self._parts.watched.news().urgent
 
     def resync_asked(self, token: str) -> None:
         """The next pass is one that a person asked for."""
@@ -356,7 +356,12 @@ class Reconciler:
         )
 
     def _act(self, desired: Desired, observed: Observed, setting: Setting, intent: IntentView) -> Acted:
+        acts = self._parts.config.apply == "auto" and intent.enabled is not None
+
         def replan(seen: Observed) -> tuple[Plan, tuple[Held, ...]]:
+            first = self._planner.foundation(desired, seen, self._learned[1], setting) if acts else None
+            if first is not None and first[0].steps:
+                return first
             return self._planner.plan(desired, seen, self._learned, self._unknown_peers, setting)
 
         def look() -> Observed:

@@ -34,7 +34,7 @@ AT_ONCE: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """How a pass ended: seconds that it took, whether it changed anything, whether it read everything, what is left.
+    """How a pass ended: seconds of a core that it took, whether it changed anything, whether it read everything, what is left.
 
     retry_in: seconds until a step that failed may be tried again, None if none is to be.
     """
@@ -75,7 +75,7 @@ class Rhythm:
         self._pass_at = min(self._pass_at, self._clock() + wait)
 
     def spent(self, seconds: float, *, useful: bool) -> None:
-        """Count time that was spent on the kernel's events."""
+        """Count seconds of a core that were spent on the kernel's events."""
         self._debt = self._owed() + seconds * (USEFUL if useful else 1.0)
 
     def passed(self, how: Passed) -> None:

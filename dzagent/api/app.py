@@ -221,7 +221,7 @@ class Api:
         """POST /v3/resync: everything is read from the kernel now; `last_resync` of the status has the token then."""
         token = secrets.token_hex(8)
         if not self.store.wake(self.config.paths.wake, f"resync:{token}"):
-            raise Refused(503, "dzagentd does not run; start it with: systemctl start dzagentd")
+            raise Refused(503, "dzagentd takes no messages; if it does not run: systemctl start dzagentd")
         return _json({"status": "ok", "token": token})
 
     def forget(self) -> Response:

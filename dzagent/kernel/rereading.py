@@ -99,7 +99,7 @@ def _merge_routes(
         if int(route.dst.network_address) in again
         and (route.table, route.dst) in (touched if route.protocol == protocol else exact)
     ]
-    if gone == [*found, *foreign]:
+    if len(gone) == len(found) + len(foreign) and set(gone) == {*found, *foreign}:
         return before
     old = set(map(id, gone))
     kept = [route for route in before if id(route) not in old]

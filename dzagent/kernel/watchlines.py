@@ -30,6 +30,8 @@ OBJECTS: Final = ("label", "link", "address", "route", "rule")
 MAX_KEYS: Final = 20_000
 """Routes that are remembered one by one between two looks; beyond that all are read again."""
 
+_DEFAULT: Final[Slot] = (MAIN_TABLE, ANY)
+
 _LOST: Final = b"netlink receive error"
 """What `ip monitor` says when events were lost (ENOBUFS), before it goes on."""
 
@@ -43,13 +45,17 @@ _DEVICE: Final = re.compile(r"\[\w+\](?:Deleted )?\d+: ([^\s:@]+)")
 
 @dataclass(frozen=True, slots=True)
 class Touched:
-    """What may differ from the last look. `slots` are routes, each with the last line about it if that tells all."""
+    """What may differ from the last look. `slots` are routes, each with the last line about it if that tells all.
+
+    ours: whether one of the links, addresses and rules is ours, or the routes are.
+    """
 
     links: bool = False
     addresses: bool = False
     rules: bool = False
     routes: bool = False
     slots: Mapping[Slot, str | None] = field(default_factory=dict)
+    ours: bool = False
 
     def __bool__(self) -> bool:
         """Tell whether anything is touched."""
@@ -61,9 +67,9 @@ class Touched:
         return self.links and self.addresses and self.rules and self.routes
 
     @property
-    def ours(self) -> bool:
-        """Whether a route or a link of ours is touched, beside what is anybody's."""
-        return bool(self.slots) or (self.links and self.addresses)
+    def urgent(self) -> bool:
+        """Whether something of ours is touched, and not only what is anybody's."""
+        return self.ours or any(slot != _DEFAULT for slot in self.slots)
 
     def __or__(self, later: Touched) -> Touched:
         """Return both; of two lines about a route the later one counts."""
@@ -77,11 +83,12 @@ class Touched:
             self.rules or later.rules,
             self.routes or later.routes or many,
             {} if many else slots,
+            self.ours or later.ours,
         )
 
 
 NOTHING: Final = Touched()
-EVERYTHING: Final = Touched(links=True, addresses=True, rules=True, routes=True)
+EVERYTHING: Final = Touched(links=True, addresses=True, rules=True, routes=True, ours=True)
 
 
 class Lines:
@@ -94,7 +101,7 @@ class Lines:
         """Judge by an interest, and by the routes of ours that the kernel holds, which somebody else may replace."""
         self._links = frozenset(interest.links)
         self._held = held or Held()
-        self._exact = frozenset(((MAIN_TABLE, ANY), *interest.exact))
+        self._exact = frozenset((_DEFAULT, *interest.exact))
         self._numbers = frozenset(int(dst.network_address) for _, dst in self._exact)
         self._mark = b" proto %d " % interest.protocol
         self._protocol = f" proto {interest.protocol} "
@@ -108,15 +115,11 @@ class Lines:
             number = _number(found[1])
             if number in self._numbers or number in self._held.numbers or self._mark in found[2] + b" ":
                 self._route(found[0].decode(errors="replace"), found[1].decode(errors="replace"), slots)
-        touched = Touched(slots=slots)
-        if len(slots) > MAX_KEYS:
-            touched = Touched(routes=True)
-        if b"[RULE]" in lines:
-            touched |= Touched(rules=True)
-        if b"[ADDR]" in lines:
-            touched |= Touched(addresses=True, routes=True)
-        if b"[LINK]" in lines:
-            touched |= self._link_lines(lines)
+        routes = len(slots) > MAX_KEYS
+        touched = Touched(routes=routes, slots={} if routes else slots, ours=routes)
+        if b"[RULE]" in lines or b"[ADDR]" in lines or b"[LINK]" in lines:
+            for line in lines.split(b"\n"):
+                touched |= self._other(line)
         return touched
 
     def _route(self, line: str, prefix: str, slots: dict[Slot, str | None]) -> None:
@@ -129,10 +132,16 @@ class Lines:
             plain = _PLAIN.fullmatch(line) is not None
             slots[slot] = line if plain and slots.get(slot, "") is not None else None
 
-    def _link_lines(self, lines: bytes) -> Touched:
-        names = {_device(line) for line in lines.splitlines() if line.startswith(b"[LINK]")}
-        ours = bool(names & self._links)
-        return Touched(links=True, addresses=ours, routes=ours)
+    def _other(self, line: bytes) -> Touched:
+        """Judge a line that is not about a route."""
+        if line.startswith(b"[RULE]"):
+            return Touched(rules=True, ours=self._mark in line + b" ")
+        if line.startswith(b"[ADDR]"):
+            return Touched(addresses=True, routes=True, ours=_device(line) in self._links)
+        if line.startswith(b"[LINK]"):
+            ours = _device(line) in self._links
+            return Touched(links=True, addresses=ours, routes=ours, ours=ours)
+        return NOTHING
 
 
 def is_known(line: str | None, held: Route | None) -> bool:
