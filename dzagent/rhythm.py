@@ -84,6 +84,8 @@ class Rhythm:
         self.spent(how.seconds, useful=how.changed)
         if how.fully and not how.failed:
             self._full_at = now + self._resync * (0.9 + 0.2 * self._chance())
+        elif how.failed:
+            self._full_at = max(self._full_at, now + UNWATCHED)
         times = [self._full_at]
         if how.failed or not how.watched:
             times.append(now + UNWATCHED)
@@ -92,8 +94,6 @@ class Rhythm:
         if how.retry_in is not None:
             # one that is due already was not tried, for a reason that takes its time
             times.append(now + (how.retry_in if how.retry_in > 0 else UNWATCHED))
-        if how.failed:
-            self._full_at = max(self._full_at, now + UNWATCHED)
         self._pass_at = max(now + AT_ONCE, min(times))
 
     def _owed(self) -> float:

@@ -110,7 +110,16 @@ def _made(table: int, dst: str, metric: int = 0) -> Route:
     return Route(IPv4Network(dst), None, "doublezero0", table, 210, metric=metric)
 
 
-@given(st.lists(st.lists(st.sampled_from([_made(t, f"10.0.{n}.0/{l}", m) for t in (1, 2) for n in (0, 1) for l in (24, 25) for m in (0, 5)]), unique=True)))  # fmt: skip
+MADE = [
+    _made(table, f"10.0.{number}.0/{length}", metric)
+    for table in (1, 2)
+    for number in (0, 1)
+    for length in (24, 25)
+    for metric in (0, 5)
+]
+
+
+@given(st.lists(st.lists(st.sampled_from(MADE), unique=True)))
 def test_the_index_follows_every_look(looks: list[list[Route]]) -> None:
     held = Held()
     for look in looks:

@@ -83,7 +83,7 @@ class Touched:
             self.rules or later.rules,
             self.routes or later.routes or many,
             {} if many else slots,
-            self.ours or later.ours,
+            self.ours or later.ours or many,
         )
 
 
