@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, TypeAlias
 
-from dzagent.bgp.joining import Joiner, Learned
+from dzagent.bgp.joining import Installed, Joiner, Learned
 from dzagent.kernel.held import Slot
 from dzagent.kernel.watched import WatchedKernel
 from dzagent.kernel.watchlines import Touched
@@ -18,14 +18,21 @@ MOST: Final = 512
 """Routes that are repaired one by one; where more are touched a pass looks at everything."""
 
 
-def names_of(touched: Touched, learned: Learned) -> Mapping[Slot, Name]:
-    """Return which learned routes were touched; none if a pass has to look at all of them anyway."""
+def names_of(touched: Touched, learned: Learned, installed: Installed) -> Mapping[Slot, Name]:
+    """Return which learned routes were touched, such that are or were; none if a pass has to look at all anyway."""
     names: dict[Slot, Name] = {}
     if touched.routes or len(touched.slots) > MOST:
         return names
     for slot in touched.slots:
         table, prefix = slot[0], str(slot[1])
-        found = next((n for n, routes in learned.items() if _is_at(routes.get(prefix), table)), None)
+        found = next(
+            (
+                name
+                for name, routes in learned.items()
+                if _is_at(routes.get(prefix), table) or _is_at(installed.get((name, prefix)), table)
+            ),
+            None,
+        )
         if found is not None:
             names[slot] = (found, prefix)
     return names
@@ -56,7 +63,7 @@ def repairs(
 
     None if a pass has to find out more first. Raises as `observe` does.
     """
-    names = names_of(touched, learned)
+    names = names_of(touched, learned, joiner.installed)
     if not names:
         return {}
     seen = watched.reread_routes(names)

@@ -444,3 +444,14 @@ def test_whoever_speaks_last_over_the_socket_is_heard(world: World) -> None:
             wish(last)
             assert loads(ask(path, "GET", "/v2/status")[2])["reconciler_enabled"] is last
             assert intent(world) == Intent(last)
+
+
+def test_a_look_at_the_kernel_is_asked_for_by_a_token(world: World, http: FlaskClient) -> None:
+    answer = http.post("/v3/resync")
+    assert answer.status_code == 503
+    assert "systemctl start dzagentd" in loads(answer.data)["description"]
+    with world.agent() as wake:
+        said = loads(http.post("/v3/resync").data)
+        assert said["status"] == "ok"
+        assert wake.recv(64) == f"resync:{said['token']}".encode()
+        assert said["token"] != loads(http.post("/v3/resync").data)["token"]
