@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, TypeAlias
 
-from dzagent.bgp.joining import Installed, Joiner, Learned
+from dzagent.bgp.joining import Joiner, Learned
 from dzagent.kernel.held import Slot
 from dzagent.kernel.watched import WatchedKernel
 from dzagent.kernel.watchlines import Touched
@@ -18,23 +18,21 @@ MOST: Final = 512
 """Routes that are repaired one by one; where more are touched a pass looks at everything."""
 
 
-def names_of(touched: Touched, learned: Learned, installed: Installed) -> Mapping[Slot, Name]:
-    """Return which learned routes were touched, such that are or were; none if a pass has to look at all anyway."""
+def names_of(touched: Touched, learned: Learned, joiner: Joiner) -> Mapping[Slot, Name]:
+    """Return which learned routes were touched, such that are or were; none if a pass has to look at all anyway.
+
+    A key that somebody else had is left to a pass, which says so.
+    """
     names: dict[Slot, Name] = {}
     if touched.routes or len(touched.slots) > MOST:
         return names
     for slot in touched.slots:
         table, prefix = slot[0], str(slot[1])
-        found = next(
-            (
-                name
-                for name, routes in learned.items()
-                if _is_at(routes.get(prefix), table) or _is_at(installed.get((name, prefix)), table)
-            ),
-            None,
-        )
-        if found is not None:
-            names[slot] = (found, prefix)
+        for name, routes in learned.items():
+            if slot in joiner.contested:
+                continue
+            if _is_at(routes.get(prefix), table) or _is_at(joiner.installed.get((name, prefix)), table):
+                names[slot] = (name, prefix)
     return names
 
 
@@ -63,7 +61,7 @@ def repairs(
 
     None if a pass has to find out more first. Raises as `observe` does.
     """
-    names = names_of(touched, learned, joiner.installed)
+    names = names_of(touched, learned, joiner)
     if not names:
         return {}
     seen = watched.reread_routes(names)
