@@ -201,7 +201,9 @@ def test_a_restart_loses_no_packet_and_writes_nothing(
         wait_for("pings are answered", lambda: len(pinger.answered) > seen + 100)
         assert pinger.stop() == ()
         own = [line for line in monitor.changes() if "proto 210" in line or "doublezero0" in line]
-        assert [line for line in own if "inet6" not in line and "::" not in line] == []  # IPv6 is the kernel's
+        assert [
+            line for line in own if "inet6" not in line and "::" not in line
+        ] == []  # IPv6 is the kernel's
     assert lab.host.json("link show doublezero0")[0]["ifindex"] == index
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
@@ -126,13 +127,18 @@ def test_too_many_routes_are_all_routes() -> None:
 
 
 def test_what_is_known_is_no_news() -> None:
-    assert is_known(ADDED, ROUTE)
-    assert is_known(DELETED, None)
-    assert not is_known(DELETED, ROUTE)
-    assert not is_known(ADDED, None)
-    assert not is_known(None, ROUTE)
+    assert is_known(ADDED, ROUTE, 210)
+    assert is_known(DELETED, None, 210)
+    assert not is_known(DELETED, ROUTE, 210)
+    assert not is_known(ADDED, None, 210)
+    assert not is_known(None, ROUTE, 210)
+    assert not is_known(ADDED, replace(ROUTE, metric=5), 210)
     for word in ("via 169.254.0.4", "dev doublezero0", "proto 210", "src 198.51.100.7"):
-        assert not is_known(ADDED.replace(word, word[:-1] + "9"), ROUTE), word
+        assert not is_known(ADDED.replace(word, word[:-1] + "9"), ROUTE, 210), word
+
+
+def test_somebody_elses_route_that_goes_is_news() -> None:
+    assert not is_known(DELETED.replace("proto 210", "proto 186"), None, 210)
 
 
 @given(st.lists(st.sampled_from([b"[ROUTE]", b"Deleted ", b"1 ", b"198.18.0.1", b" via ", b"[LINK]4: doublezero0",

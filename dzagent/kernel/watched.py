@@ -172,7 +172,9 @@ class WatchedKernel:
 
     def _is_known(self, slot: Slot, line: str | None) -> bool:
         held = self._held.at(slot)
-        return len(held) < 2 and is_known(line, held[0] if held else None)
+        if self._seen is None or len(held) > 1:
+            return False
+        return is_known(line, held[0] if held else None, self._seen.interest.protocol)
 
 
 def _same(one: Interest, other: Interest) -> bool:

@@ -144,10 +144,13 @@ class Lines:
         return NOTHING
 
 
-def is_known(line: str | None, held: Route | None) -> bool:
-    """Tell whether a line about a plain route says just what the last look (or our own write) already holds."""
+def is_known(line: str | None, held: Route | None, protocol: int) -> bool:
+    """Tell whether a line about a plain route of ours says just what the last look (or our own write) holds.
+
+    protocol: our number. A route of somebody else that is gone tells nothing of ours.
+    """
     found = None if line is None else _PLAIN.fullmatch(line)
-    if found is None:
+    if found is None or int(found[6]) != protocol:
         return False
     if found[1]:
         return held is None
