@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from dzagent.audit import audit_line
 from dzagent.backoff import Backoff
 from dzagent.guard import Held
+from dzagent.journal import Journal
 from dzagent.kernel.execute import execute
 from dzagent.kernel.protocol import Kernel
 from dzagent.model import Observed, Outcome, Plan, Result, ServiceName, Step
@@ -53,11 +54,13 @@ class Actor:
         reporter: Reporter,
         links: Mapping[ServiceName, str],
         now: Callable[[], float],
+        journal: Journal,
     ) -> None:
         self._kernel = kernel
         self._reporter = reporter
         self._links = links
         self._now = now
+        self._journal = journal
         self._backoff = Backoff()
 
     def stand(self, plan: Plan, held: tuple[Held, ...], observed: Observed) -> Acted:
@@ -86,6 +89,7 @@ class Actor:
         self, plan: Plan, causes: Mapping[ServiceName, str], resting: tuple[Step, ...] = ()
     ) -> tuple[Outcome, ...]:
         """Run every step of a plan once, and account for it. Raises KernelError if the tool cannot be started."""
+        self._journal.begin(plan.steps)
         ended = execute(self._kernel, plan, resting)
         self._note(ended, causes)
         return ended

@@ -26,6 +26,7 @@ from dzagent.desired import DesiredStore
 from dzagent.errors import DzagentError, StateError
 from dzagent.hostfacts import HostProbe
 from dzagent.intent import IntentReader
+from dzagent.journal import Journal, here
 from dzagent.kernel.iproute import IpRoute
 from dzagent.ledgerside import LedgerSide
 from dzagent.outside import Outside
@@ -91,6 +92,7 @@ class Daemon:
                 reporter=Reporter(config, version=__version__, pid=os.getpid(), clock=time.time),
                 now=boot_seconds,
                 bgp=self._bgp,
+                journal=Journal(config.paths.journal, here()),
             )
         )
 

@@ -28,7 +28,7 @@ from dzagent.model import (
     SeenLink,
     Step,
 )
-from dzagent.plan_links import Ownership
+from dzagent.ownership import Ownership
 from dzagent.policy import Policy
 from dzagent.render import Templates, parse_texts, render_service
 from dzagent.services import Host
