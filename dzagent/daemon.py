@@ -35,6 +35,7 @@ from dzagent.reconcile import Parts, Reconciler
 from dzagent.render import Templates
 from dzagent.report import Reporter
 from dzagent.share import places
+from dzagent.suspects import running_managers
 from dzagent.wake import Wake, WakeSocket
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,7 @@ class Daemon:
                 now=boot_seconds,
                 bgp=self._bgp,
                 journal=Journal(config.paths.journal, here()),
+                managers=running_managers,
             )
         )
 

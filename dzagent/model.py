@@ -337,6 +337,7 @@ class Result(enum.Enum):
     TRANSIENT = "transient"  # may work later: retried with backoff
     PERMANENT = "permanent"  # will not work until its inputs change
     BLOCKED = "blocked"  # not tried: what it stands on failed
+    CONTESTED = "contested"  # not tried yet: somebody keeps undoing it
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from dzagent.model import (
 from dzagent.owned import Owned
 from dzagent.ownership import Ownership
 from dzagent.plan_links import UNWANTED, Links, Part, difference, pair, plan_links
+from dzagent.protocols import named
 
 __all__ = ["Ownership", "interest", "make_plan", "plan_changes"]
 
@@ -190,7 +191,7 @@ def _has_tos(route: Route) -> bool:
 def _holder(route: Route) -> str:
     via = f" via {route.via}" if route.via is not None else ""
     dev = f" dev {route.dev}" if route.dev is not None else ""
-    return f"route {route.dst}{via}{dev} table {route.table} of protocol {route.protocol}"
+    return f"route {route.dst}{via}{dev} table {route.table} of {named(route.protocol)}"
 
 
 def plan_changes(

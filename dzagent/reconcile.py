@@ -21,6 +21,7 @@ from dzagent.audit import causes
 from dzagent.bgp.joining import Joiner, Learned
 from dzagent.bgp.speaker import BgpView, Changes
 from dzagent.config import Config
+from dzagent.contested import Contest
 from dzagent.desired import DesiredStore
 from dzagent.doubt import textless
 from dzagent.errors import DzagentError, ObservationError
@@ -107,6 +108,7 @@ class Parts:
     now: Callable[[], float]
     bgp: Bgp | None = None
     journal: Journal = field(default_factory=Journal)
+    managers: Callable[[], tuple[str, ...]] = tuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,15 @@ class Reconciler:
         self._unknown_peers: tuple[str, ...] = ()
         self._ground: _Ground | None = None
         self._planner = Planner(parts.policy, self._links, self._joiner)
-        self._actor = Actor(parts.kernel, parts.reporter, self._links, parts.now, parts.journal)
+        self._actor = Actor(
+            parts.kernel,
+            parts.reporter,
+            self._links,
+            parts.now,
+            parts.journal,
+            Contest(parts.policy.contested),
+            parts.managers,
+        )
         self._passed_at = 0.0
 
     def run(self, wake: Wake, stopping: Callable[[], bool]) -> None:
@@ -205,6 +215,9 @@ class Reconciler:
                 held=(*held, *acted.held),
                 outcomes=acted.outcomes,
                 failing=acted.failing,
+                fights=acted.fights,
+                suspects=acted.suspects,
+                journal_problem=self._parts.journal.problem,
                 bgp=None if self._parts.bgp is None else self._parts.bgp.view(),
                 age=age,
             )

@@ -87,9 +87,11 @@ def test_a_quiet_pass_is_ready() -> None:
         "LedgerChanged": "False",
         "ClockRight": "Unknown",
         "Rendered": "True",
+        "Journaled": "True",
         "InSync": "True",
         "SessionUp": "Unknown",
         "Conflict": "False",
+        "Contested": "False",
         "Held": "False",
         "Ready": "True",
     }

@@ -237,7 +237,10 @@ def test_a_route_of_ours_with_the_same_key_is_changed() -> None:
 def test_a_key_that_somebody_else_holds_is_a_conflict_until_it_leaves() -> None:
     result = plan(ALL, LINK, ADDRESS, FOREIGN)
     assert result.phases == ()
-    assert result.conflicts[0].owner == "route 0.0.0.0/0 via 198.51.100.1 dev eth0 table 101 of protocol 4"
+    assert (
+        result.conflicts[0].owner
+        == "route 0.0.0.0/0 via 198.51.100.1 dev eth0 table 101 of protocol 4 (static)"
+    )
     assert brief(plan(ALL, LINK, ADDRESS).steps) == [(Action.ADD, ROUTE), (Action.ADD, RULE)]
 
 
