@@ -95,6 +95,7 @@ class Daemon:
                 bgp=self._bgp,
                 journal=Journal(config.paths.journal, here()),
                 managers=running_managers,
+                around=kernel,
             )
         )
 

@@ -42,6 +42,7 @@ from dzagent.model import (
     Route,
     ServiceName,
 )
+from dzagent.neighbours import Around, Neighbours
 from dzagent.ownership import Ownership
 from dzagent.planner import Planner, Setting
 from dzagent.policy import Policy
@@ -108,6 +109,7 @@ class Parts:
     now: Callable[[], float]
     bgp: Bgp | None = None
     journal: Journal = field(default_factory=Journal)
+    around: Around | None = None
     managers: Callable[[], tuple[str, ...]] = tuple
 
 
@@ -148,6 +150,7 @@ class Reconciler:
             Contest(parts.policy.contested),
             parts.managers,
         )
+        self._neighbours = Neighbours(parts.around, parts.policy.protocol, parts.now)
         self._passed_at = 0.0
 
     def run(self, wake: Wake, stopping: Callable[[], bool]) -> None:
@@ -200,12 +203,13 @@ class Reconciler:
         desired, held = withhold(desired, facts.protected, setting.own, setting.installed)
         acted = self._act(desired, observed, setting, intent)
         self._remember(desired, setting, acted, intent)
+        problems = (*self._route_problems(setting), *self._neighbours.problems(desired, acted.observed))
         self._parts.reporter.tell(
             PassReport(
                 intent=intent,
                 view=view,
                 facts=facts,
-                wishes=replace(wishes, problems=(*wishes.problems, *self._route_problems(setting))),
+                wishes=replace(wishes, problems=(*wishes.problems, *problems)),
                 desired=desired,
                 generation=generation,
                 render_problem=self._texts.problem,

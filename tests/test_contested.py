@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import pytest
 
-from dzagent.contested import FIRST_DELAY, MAX_MADE, MAX_WATCHED, Contest, Fight, rival
+from dzagent.contested import FIRST_DELAY, MAX_COUNTED, MAX_MADE, MAX_WATCHED, Contest, Fight, rival
 from dzagent.model import (
     Action,
     Address,
@@ -228,10 +228,25 @@ def test_memory_is_bounded() -> None:
     routes = [add(replace(ROUTE, dst=IPv4Network((n << 8, 24)), table=7)) for n in range(MAX_MADE + 10)]
     do(one, *routes)
     assert len(one._made) == MAX_MADE
-    do(one, *routes[-MAX_WATCHED - 10 :])
+    extra = [delete(replace(ROUTE, dst=IPv4Network((n << 8, 24)), table=8)) for n in range(MAX_WATCHED + 10)]
+    do(one, *extra)
     assert len(one._watched) == MAX_WATCHED
+    one.settle((), RULES.within)
+    assert one._watched
     one.settle((), 1000)
     assert not one._watched
+    for _ in range(1500):
+        do(one, ADD, at=1000)
+    assert one.settle((), 1000)[0].count == MAX_COUNTED
+
+
+def test_a_flood_of_thousands_is_a_fight_over_each() -> None:
+    one = contest()
+    routes = [add(replace(ROUTE, dst=IPv4Network((n << 8, 24)))) for n in range(10_000)]
+    for n in range(4):
+        do(one, *routes, at=n)
+    assert len(one.settle((), 4)) == len(routes)
+    assert not any(one.ready(step, 3) for step in routes)
 
 
 # ---- who it is -----------------------------------------------------------------------------------------------
@@ -248,3 +263,11 @@ def test_what_took_its_place_is_named() -> None:
     assert rival(ADD, Observed(rules=(replace(rules[0], priority=1),))) == ""
     assert rival(delete(RULE), Observed(rules=rules)) == ""
     assert rival(add(LINK), Observed()) == ""
+
+
+def test_a_fight_outlives_the_window_while_its_object_is_missing() -> None:
+    one = fought()
+    one.settle((ADD,), 1)
+    assert one.settle((ADD,), 500) == (Fight(ADD, 0),)
+    do(one, ADD, at=501)
+    assert one.settle((), 501) == (Fight(ADD, 1),)

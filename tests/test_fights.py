@@ -293,5 +293,9 @@ def test_a_foreign_route_is_named_with_its_protocol_and_table_until_it_leaves(wo
     assert theirs in world.kernel.routes
     world.kernel.routes.remove(theirs)
     world.run()
+    assert world.condition("Conflict") == ("True", "ForeignNeighbour"), "a foreign rule has our priority"
+    assert world.condition("Ready")[0] == "True"
+    world.kernel.rules.remove(FOREIGN_RULE)
+    world.run()
     assert world.condition("Conflict")[0] == "False"
     assert any(isinstance(r, Route) and r == mine for r in world.kernel.routes)
