@@ -11,12 +11,15 @@ from ipaddress import IPv4Address
 from typing import Final, Protocol
 
 from dzagent.errors import KernelError
-from dzagent.model import Desired, Link, Observed, Problem, Rule
+from dzagent.model import Desired, Link, Observed, Problem, Route, Rule
 from dzagent.plan_links import printable
 from dzagent.protocols import named
 
 LOOK_SECONDS: Final = 20.0
 """How often the tables of our rules are read for routes of others."""
+
+AGAIN_SECONDS: Final = 4.0
+"""How often while there are some: a person who removes them wants to see it."""
 
 MAX_NAMED: Final = 3
 """Objects of others that one sentence names."""
@@ -78,6 +81,19 @@ def in_our_tables(foreign: Mapping[int, Sequence[str]]) -> tuple[Problem, ...]:
     )
 
 
+def _destination(line: str) -> str:
+    """Return the prefix of a line as `ip -N` prints it: a type other than unicast is a number before it."""
+    first, _, rest = line.partition(" ")
+    return rest.partition(" ")[0] if first.isdigit() else first
+
+
+def _prefix(route: Route) -> str:
+    """Return the prefix of a route as `ip` prints it."""
+    if route.dst.prefixlen == 0:
+        return "default"
+    return str(route.dst.network_address) if route.dst.prefixlen == 32 else str(route.dst)
+
+
 def unrouted(desired: Desired, dead: Collection[IPv4Address]) -> tuple[Problem, ...]:
     """Report tunnels whose endpoint the kernel has no way to; `dead` are those endpoints."""
     return tuple(
@@ -93,7 +109,10 @@ def unrouted(desired: Desired, dead: Collection[IPv4Address]) -> tuple[Problem, 
 
 
 class Neighbours:
-    """Looks around once in a while, and whenever what we use changes. now: seconds of the loop's clock."""
+    """Looks around once in a while, and whenever what we use changes. now: seconds of the loop's clock.
+
+    A route that holds a key of ours is a conflict of the plan: it is not told twice.
+    """
 
     def __init__(self, around: Around | None, protocol: int, now: Callable[[], float]) -> None:
         self._around = around
@@ -108,15 +127,21 @@ class Neighbours:
         tables = dict.fromkeys(obj.table for obj in desired.objects if isinstance(obj, Rule))
         ends = dict.fromkeys(obj.remote for obj in desired.objects if isinstance(obj, Link))
         self._look(tuple(tables), tuple(ends))
+        wanted = {(obj.table, _prefix(obj)) for obj in desired.objects if isinstance(obj, Route)}
+        beside = {
+            table: [line for line in lines if (table, _destination(line)) not in wanted]
+            for table, lines in self._foreign.items()
+        }
         return (
             *beside_our_rules(desired, observed, self._protocol),
-            *in_our_tables(self._foreign),
+            *in_our_tables(beside),
             *unrouted(desired, self._dead),
         )
 
     def _look(self, tables: Sequence[int], ends: Sequence[IPv4Address]) -> None:
         seen, at = self._looked
-        if self._around is None or (seen == (tables, ends) and self._now() - at < LOOK_SECONDS):
+        pause = AGAIN_SECONDS if self._dead or any(self._foreign.values()) else LOOK_SECONDS
+        if self._around is None or (seen == (tables, ends) and self._now() - at < pause):
             return
         self._looked = ((tables, ends), self._now())
         try:

@@ -11,8 +11,8 @@ import pytest
 from dzagent.errors import KernelError, ObservationError
 from dzagent.kernel.iproute import IpRoute
 from dzagent.kernel.run import Completed
-from dzagent.model import Desired, Link, Observed, Origin, Rule, Wanted
-from dzagent.neighbours import LOOK_SECONDS, Neighbours, beside_our_rules, in_our_tables
+from dzagent.model import Desired, Link, Observed, Origin, Route, Rule, Wanted
+from dzagent.neighbours import AGAIN_SECONDS, LOOK_SECONDS, Neighbours, beside_our_rules, in_our_tables
 
 ANY = IPv4Network("0.0.0.0/0")
 LINK = Link("doublezero0", IPv4Address("198.51.100.7"), IPv4Address("192.0.2.1"), 64, 1476, "dzagent:unicast")
@@ -75,14 +75,40 @@ def test_the_kernel_is_asked_once_in_a_while_and_when_what_we_use_changes() -> N
     assert [codes(looking) for _ in range(5)] == [["TableShared"]] * 5
     assert around.asked == 1
     around.routes, around.dead = {}, True
-    now[0] += LOOK_SECONDS
+    now[0] += AGAIN_SECONDS
     assert codes(looking) == ["EndpointUnrouted"]
     assert around.asked == 2
+    now[0] += AGAIN_SECONDS
     around.dead = False
+    assert codes(looking) == []
+    assert around.asked == 3
+    now[0] += LOOK_SECONDS - 1
+    codes(looking)
+    assert around.asked == 3
     moved = Desired((Wanted(LINK, ORIGIN), Wanted(replace(RULE, table=7), ORIGIN)))
     assert codes(looking, moved) == []
     assert codes(looking, Desired()) == []
-    assert around.asked == 3
+    assert around.asked == 4
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("default via 10.0.0.1 dev eth0 proto 4", []),
+        ("6 default proto 4", []),
+        ("203.0.113.9 via 10.0.0.1 dev eth0", []),
+        ("203.0.113.0/24 via 10.0.0.1 dev eth0", []),
+        ("203.0.113.0/25 via 10.0.0.1 dev eth0", ["TableShared"]),
+    ],
+)
+def test_a_route_that_holds_our_key_is_not_told_twice(line: str, code: list[str]) -> None:
+    gateway = IPv4Address("169.254.0.0")
+    routes = [
+        Wanted(Route(IPv4Network(dst), gateway, "doublezero0", 100, 210), ORIGIN)
+        for dst in ("0.0.0.0/0", "203.0.113.9/32", "203.0.113.0/24")
+    ]
+    looking = Neighbours(Around({100: (line,)}), 210, lambda: 0.0)
+    assert codes(looking, Desired((*DESIRED.wanted, *routes))) == code
 
 
 @pytest.mark.parametrize("around", [None, Around(dead=True, error=ObservationError("no"))])
