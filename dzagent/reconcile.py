@@ -222,6 +222,7 @@ class Reconciler:
                 fights=acted.fights,
                 suspects=acted.suspects,
                 journal_problem=self._parts.journal.problem,
+                ours=frozenset(link.name for link in acted.observed.links if self._owner.owns(link)),
                 bgp=None if self._parts.bgp is None else self._parts.bgp.view(),
                 age=age,
             )
