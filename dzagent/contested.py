@@ -232,11 +232,17 @@ class Contest:
         return min(times, default=None)
 
     def _of(self, step: Step) -> _Watched | None:
-        """Return what is contested of the object that a step is about, if it wants the same of it."""
+        """Return what is contested of the object that a step is about, if it wants the same of it.
+
+        A delete that makes room for what is wanted waits with it: half a repair would be worse than none.
+        """
         if not self._contested:
             return None
         watched = self._contested.get(key(step.target))
-        return watched if watched is not None and _same(watched.step, step) else None
+        if watched is None or _same(watched.step, step):
+            return watched
+        rebuilt = step.action is Action.DELETE and step.origin is not None
+        return watched if rebuilt and watched.step.after is not None else None
 
 
 def rival(step: Step, observed: Observed) -> str:

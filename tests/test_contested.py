@@ -129,6 +129,8 @@ def test_a_link_that_somebody_keeps_spoiling_is_a_fight_though_we_delete_it_to_r
     for n in range(3):
         do(one, Step(Action.DELETE, ours(spoilt), None, "rebuilt", ORIGIN), add(LINK), add(ADDRESS), at=n)
     assert one.settle((), 3) == (Fight(add(LINK), 3),)
+    assert not one.ready(Step(Action.DELETE, ours(spoilt), None, "rebuilt", ORIGIN), 2)
+    assert one.ready(delete(spoilt), 2)
 
 
 def test_what_somebody_keeps_adding_in_our_place_is_a_fight() -> None:

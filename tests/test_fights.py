@@ -210,6 +210,20 @@ def test_a_fight_over_a_link_that_is_there_does_not_stop_what_stands_on_it(world
     assert [a for a in world.kernel.addresses if a.dev == "doublezero0"]
 
 
+def test_a_link_that_is_fought_over_is_not_taken_down_to_rebuild_it_later(world: World) -> None:
+    world.policy = Policy(contested=Contested(after=1))
+    world.restart()
+    world.grant(EDGE)
+    bare(world, extra=("ikey 0.0.0.1",))
+    assert world.run() > 1
+    bare(world, extra=("ikey 0.0.0.1",))
+    assert world.run(3) == 0
+    assert world.tunnels == {"doublezero0"}
+    world.clock.now += 2
+    world.run()
+    assert world.condition("InSync")[0] == "True"
+
+
 def test_a_fight_is_an_event_and_a_line_of_the_log(world: World, caplog: pytest.LogCaptureFixture) -> None:
     world.grant(EDGE)
     caplog.set_level("INFO")
