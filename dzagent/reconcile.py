@@ -357,7 +357,7 @@ class Reconciler:
 
 def _services_up(observed: Observed, owner: Ownership) -> frozenset[ServiceName]:
     """Return the services whose link is in the kernel and ours."""
-    ours = {owner.links.get(link.name) for link in observed.links if owner.owns(link)}
+    ours = {owner.links.get(link.name, link.alias) for link in observed.links if owner.owns(link)}
     return frozenset(name for name in SERVICE_NAMES if f"dzagent:{name}" in ours)
 
 
