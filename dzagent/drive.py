@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from dzagent.intent import intent_stamp
 from dzagent.kernel.watched import WatchedKernel
@@ -37,6 +37,14 @@ def cpu_seconds() -> float:
     return time.thread_time() + children.ru_utime + children.ru_stime
 
 
+Rest: TypeAlias = Callable[[Callable[[float], frozenset[str]], float], frozenset[str]]
+"""Waits for reasons, by the way that it is given, for some seconds at most."""
+
+
+def _wait(wait: Callable[[float], frozenset[str]], seconds: float) -> frozenset[str]:
+    return wait(seconds)
+
+
 class Loop(Protocol):
     """What is driven."""
 
@@ -59,19 +67,24 @@ class Loop(Protocol):
 
 
 class Drive:
-    """Runs a loop until it is told to stop. `cost` gives the seconds of a core that were used so far."""
+    """Runs a loop until it is told to stop.
+
+    `cost` gives the seconds of a core that were used so far; `rest` waits, and may do something else meanwhile.
+    """
 
     def __init__(
         self,
         loop: Loop,
         rhythm: Rhythm,
         cost: Callable[[], float],
+        rest: Rest = _wait,
         watched: WatchedKernel | None = None,
         files: Sequence[Path] = (),
     ) -> None:
         self._loop = loop
         self._rhythm = rhythm
         self._cost = cost
+        self._rest = rest
         self._watched = watched
         self._files = files
         self._stamps = self._look_at_files()
@@ -80,7 +93,7 @@ class Drive:
         """Run until told to stop; begins with a pass."""
         self._pass(fully=True)
         while not stopping():
-            reasons = wake.wait(min(self._rhythm.left(), FILES_SECONDS))
+            reasons = self._rest(wake.wait, min(self._rhythm.left(), FILES_SECONDS))
             if KERNEL in reasons:
                 reasons |= wake.wait(GATHER, ignoring=QUICK)
             if not stopping():

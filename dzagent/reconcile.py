@@ -13,7 +13,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
 from typing import Protocol
 
@@ -23,6 +23,7 @@ from dzagent.audit import causes
 from dzagent.bgp.joining import Joiner, Learned
 from dzagent.bgp.speaker import BgpView, Changes
 from dzagent.config import Config
+from dzagent.contested import Contest
 from dzagent.desired import DesiredStore
 from dzagent.doubt import textless
 from dzagent.drive import Drive, cpu_seconds
@@ -31,6 +32,7 @@ from dzagent.feed import LedgerView
 from dzagent.guard import Held, own_addresses, withhold
 from dzagent.hostfacts import Facts, HostProbe
 from dzagent.intent import IntentReader, IntentView
+from dzagent.journal import Journal
 from dzagent.judge import PassReport
 from dzagent.kernel.protocol import Kernel
 from dzagent.kernel.watched import WatchedKernel
@@ -46,7 +48,9 @@ from dzagent.model import (
     Route,
     ServiceName,
 )
-from dzagent.plan import Ownership
+from dzagent.neighbours import Around, Neighbours
+from dzagent.notify import Pulse
+from dzagent.ownership import Ownership
 from dzagent.planner import Planner, Setting
 from dzagent.policy import Policy
 from dzagent.protect import SSH_PEER
@@ -120,6 +124,10 @@ class Parts:
     now: Callable[[], float]
     bgp: Bgp | None = None
     watched: WatchedKernel | None = None
+    pulse: Pulse = field(default_factory=Pulse)
+    journal: Journal = field(default_factory=Journal)
+    around: Around | None = None
+    managers: Callable[[], tuple[str, ...]] = tuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +157,17 @@ class Reconciler:
         self._learned: tuple[int, Learned] = (0, {})
         self._unknown_peers: tuple[str, ...] = ()
         self._ground: _Ground | None = None
-        self._planner = Planner(self._owner, parts.policy, self._links, self._joiner)
-        self._actor = Actor(parts.kernel, parts.reporter, self._links, parts.now)
+        self._planner = Planner(parts.policy, self._links, self._joiner)
+        self._actor = Actor(
+            parts.kernel,
+            parts.reporter,
+            self._links,
+            parts.now,
+            parts.journal,
+            Contest(parts.policy.contested),
+            parts.managers,
+        )
+        self._neighbours = Neighbours(parts.around, parts.policy.protocol, parts.now)
         self._passed_at = 0.0
         self.tried = 0
         """How many steps were tried so far."""
@@ -160,7 +177,11 @@ class Reconciler:
         parts = self._parts
         rhythm = Rhythm(parts.config.intervals.resync, time.monotonic, random.random)
         files = (parts.config.paths.intent, parts.config.paths.approval)
-        Drive(self, rhythm, cpu_seconds, parts.watched, files).run(wake, stopping)
+        Drive(self, rhythm, cpu_seconds, self._rest, parts.watched, files).run(wake, stopping)
+
+    def _rest(self, wait: Callable[[float], frozenset[str]], seconds: float) -> frozenset[str]:
+        """Wait for reasons, and let the service manager hear that the loop is alive."""
+        return self._parts.pulse.rest(wait, seconds, self._parts.reporter.headline)
 
     @property
     def urgent(self) -> bool:
@@ -200,7 +221,7 @@ class Reconciler:
 
     def _pass(self) -> Passed:
         self._ground, self._passed_at = None, self._parts.now()
-        observed = self._parts.kernel.observe(self._interest)
+        observed = self._look()
         intent = _settle(self._parts.intent.read(), observed, self._owner)
         view, facts = self._look_around(observed, intent)
         age = self._age(view)
@@ -214,12 +235,14 @@ class Reconciler:
         desired, held = withhold(desired, facts.protected, setting.own, setting.installed)
         acted = self._act(desired, observed, setting, intent)
         self._remember(desired, setting, acted, intent)
+        beside = self._neighbours.problems(desired, acted.observed)
+        problems = (*self._route_problems(setting), *beside)
         self._parts.reporter.tell(
             PassReport(
                 intent=intent,
                 view=view,
                 facts=facts,
-                wishes=replace(wishes, problems=(*wishes.problems, *self._route_problems(setting))),
+                wishes=replace(wishes, problems=(*wishes.problems, *problems)),
                 desired=desired,
                 generation=generation,
                 render_problem=self._texts.problem,
@@ -229,23 +252,34 @@ class Reconciler:
                 held=(*held, *acted.held),
                 outcomes=acted.outcomes,
                 failing=acted.failing,
+                fights=acted.fights,
+                suspects=acted.suspects,
+                journal_problem=self._parts.journal.problem,
+                ours=frozenset(link.name for link in acted.observed.links if self._owner.owns(link)),
                 bgp=None if self._parts.bgp is None else self._parts.bgp.view(),
                 age=age,
                 watch=None if self._parts.watched is None else self._parts.watched.view(),
             )
         )
-        return self._ending(acted, facts, (*held, *acted.held))
+        return self._ending(acted, facts, bool(held or acted.held or beside))
 
-    def _ending(self, acted: Acted, facts: Facts, held: tuple[Held, ...]) -> Passed:
-        """Say when the next pass should be."""
+    def _ending(self, acted: Acted, facts: Facts, others: bool) -> Passed:
+        """Say when the next pass should be; `others`: something is withheld, or in our places, and may go unseen."""
         self.tried += len(acted.outcomes)
-        left = bool(acted.plan.steps or acted.plan.conflicts or held)
-        retry_at = self._actor.next_retry() if acted.failing and self._parts.config.apply == "auto" else None
+        left = bool(acted.plan.steps or acted.plan.conflicts or others)
+        retry_at = self._actor.next_due() if acted.failing and self._parts.config.apply == "auto" else None
         return Passed(
             changed=bool(acted.outcomes),
             unsettled=left or isinstance(facts.identity, Problem),
             retry_in=None if retry_at is None else retry_at - self._parts.now(),
         )
+
+    def _look(self) -> Observed:
+        """Read the kernel: the end of whatever was begun."""
+        observed = self._parts.kernel.observe(self._interest)
+        self._parts.pulse.observed()
+        self._owner = self._parts.journal.settle(self._owner, observed.links)
+        return observed
 
     # ---- look ----------------------------------------------------------------------------------------
 
@@ -314,13 +348,14 @@ class Reconciler:
             if found is None:
                 return False
             changes = replace(changes, routes={**changes.routes, **found})
-        quick = self._joiner.quick(ground.desired, ground.observed, changes.routes)
+        quick = self._joiner.quick(ground.desired, ground.observed, changes.routes, self._owner)
         plan, _ = self._planner.check(quick.plan, ground.setting)
         self._learned = (changes.version, {})
-        left = watched is not None and bool(watched.news())
-        if not plan.steps:
+        due = self._actor.due(plan)
+        left = len(due.steps) < len(plan.steps) or (watched is not None and bool(watched.news()))
+        if not due.steps:
             return not left
-        outcomes = self._actor.run(plan, ground.setting.causes)
+        outcomes = self._actor.run(due, ground.setting.causes)
         self.tried += len(outcomes)
         self._joiner.contest(outcomes)
         sound = self._joiner.done(quick, outcomes)
@@ -342,12 +377,13 @@ class Reconciler:
                 self._interest = replace(self._interest, exact=keys)
             return observed
         self._interest = replace(self._interest, exact=keys)
-        return self._parts.kernel.observe(self._interest)
+        return self._look()
 
     def _setting(self, wishes: Wishes, facts: Facts, view: LedgerView, desired: Desired) -> Setting:
         """Collect what limits the plan of this pass, and what its changes are due to."""
         slot = view.snapshot.slot if view.snapshot is not None else 0
         return Setting(
+            owner=self._owner,
             protected=facts.protected,
             own=own_addresses(desired),
             installed=facts.installed,
@@ -359,18 +395,16 @@ class Reconciler:
         acts = self._parts.config.apply == "auto" and intent.enabled is not None
 
         def replan(seen: Observed) -> tuple[Plan, tuple[Held, ...]]:
-            first = self._planner.foundation(desired, seen, self._learned[1], setting) if acts else None
+            now = replace(setting, owner=self._owner)  # the last look may have found more of ours
+            first = self._planner.foundation(desired, seen, self._learned[1], now) if acts else None
             if first is not None and first[0].steps:
                 return first
-            return self._planner.plan(desired, seen, self._learned, self._unknown_peers, setting)
-
-        def look() -> Observed:
-            return self._parts.kernel.observe(self._interest)
+            return self._planner.plan(desired, seen, self._learned, self._unknown_peers, now)
 
         plan, held = replan(observed)
         if not self._may_act(plan, intent):
             return self._actor.stand(plan, held, observed)
-        return self._actor.act(plan, held, observed, Round(look, replan, setting.causes))
+        return self._actor.act(plan, held, observed, Round(self._look, replan, setting.causes))
 
     def _may_act(self, plan: Plan, intent: IntentView) -> bool:
         """Automatic mode acts, unless nobody knows what is wanted; manual mode acts on the plan asked for."""
@@ -384,13 +418,13 @@ class Reconciler:
 
 def _services_up(observed: Observed, owner: Ownership) -> frozenset[ServiceName]:
     """Return the services whose link is in the kernel and ours."""
-    ours = {link.alias for link in observed.links if owner.links.get(link.name) == link.alias}
+    ours = {owner.links.get(link.name, link.alias) for link in observed.links if owner.owns(link)}
     return frozenset(name for name in SERVICE_NAMES if f"dzagent:{name}" in ours)
 
 
 def _settle(intent: IntentView, observed: Observed, owner: Ownership) -> IntentView:
     """A lost intent file beside a tunnel of ours is doubt, not a wish to tear it down."""
-    ours = any(owner.links.get(link.name) == link.alias for link in observed.links)
+    ours = any(owner.owns(link) for link in observed.links)
     if not (intent.silent and ours):
         return intent
     message = "the intent file is gone but a tunnel of ours is up: say `dzagent enable` or `dzagent disable`"

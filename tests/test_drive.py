@@ -44,7 +44,9 @@ class World:
         self.file = tmp_path / "state.json"
         self.rhythm = Rhythm(60.0, lambda: self.now, lambda: 0.5)
         self.rhythm.passed(Passed(watched=True))
-        self.drive = Drive(self.loop, self.rhythm, lambda: self.now, self.kernel.kernel, [self.file])
+        self.drive = Drive(
+            self.loop, self.rhythm, lambda: self.now, watched=self.kernel.kernel, files=[self.file]
+        )
 
     def turn(self, *reasons: str) -> list[str]:
         self.loop.did.clear()

@@ -12,6 +12,7 @@ from dzagent.kernel.watched import SHARE, WatchedKernel
 from dzagent.kernel.watchlines import EVERYTHING, NOTHING, Touched
 from dzagent.model import Action, Address, Interest, Link, Route, Rule, Step
 from tests.fake_kernel import Fault
+from tests.owning import ours
 from tests.watch_fakes import FakeWatch, RereadKernel, route_line
 
 LINK = Link("doublezero0", IPv4Address("198.51.100.7"), IPv4Address("192.0.2.1"), 64, 1476, "dzagent:unicast")
@@ -83,7 +84,9 @@ def test_a_link_event_reads_routes_too(world: World) -> None:
 
 def test_own_writes_are_read_once_and_their_lines_are_no_news(world: World) -> None:
     new, gone = route(3), route(1)
-    world.kernel.apply([Step(Action.ADD, None, new, "missing"), Step(Action.DELETE, gone, None, "unwanted")])
+    world.kernel.apply(
+        [Step(Action.ADD, None, new, "missing"), Step(Action.DELETE, ours(gone), None, "unwanted")]
+    )
     world.watch.hear(route_line(new), route_line(gone, deleted=True))
     assert world.kernel.news() == NOTHING
     full, parts = world.looks()
@@ -115,7 +118,7 @@ def test_own_rules_addresses_and_links_are_read_again(world: World) -> None:
     other = replace(ADDRESS, interface=IPv4Interface("192.0.2.9/32"))
     world.kernel.apply([Step(Action.ADD, None, other, "missing")])
     assert [(part.addresses, part.routes) for part in world.looks()[1]] == [(True, True)]
-    world.kernel.apply([Step(Action.CHANGE, LINK, replace(LINK, mtu=1400), "mtu differs")])
+    world.kernel.apply([Step(Action.CHANGE, ours(LINK), replace(LINK, mtu=1400), "mtu differs")])
     assert world.looks() == (1, [])
 
 

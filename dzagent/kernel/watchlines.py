@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Network
-from socket import inet_aton  # pure: from text to bytes
 from typing import Final
 
 from dzagent.kernel.held import ANY, Held, Slot
@@ -165,8 +164,8 @@ def _number(prefix: bytes) -> int:
     if prefix == b"default":
         return 0
     try:
-        return int.from_bytes(inet_aton(prefix.partition(b"/")[0].decode("ascii")), "big")
-    except (OSError, ValueError):
+        return int.from_bytes(bytes(map(int, prefix.partition(b"/")[0].split(b"."))), "big")
+    except ValueError:
         return -1
 
 
