@@ -128,6 +128,11 @@ class WatchedAgent:
         wait_for("the watch listens and a pass has run", lambda: self.watch.healthy and bool(self.passes), 30)
         self.calm()
 
+    @property
+    def threads(self) -> tuple[threading.Thread, ...]:
+        """The threads of the agent: the loop, and the one that reads the monitor."""
+        return self._thread, self.watch._thread  # noqa: SLF001 - benchmarks look
+
     def calm(self, seconds: float = 0.3, limit: float = 60) -> None:
         """Wait until no pass has run for a while."""
 
@@ -155,6 +160,7 @@ def make_agent(
     routes: Mapping[str, Route],
     spec: UserSpec = SPEC,
     prefixes: tuple[str, ...] = ("148.51.120.0/21",),
+    policy: Policy = Policy(),  # noqa: B008 - frozen
     clock: Callable[[], float] = time.monotonic,
 ) -> WatchedAgent:
     """Put an enabled agent together."""
@@ -173,13 +179,13 @@ def make_agent(
     loop = Reconciler(
         Parts(
             config=config,
-            policy=Policy(),
+            policy=policy,
             kernel=kernel,
             feed=Feed(LedgerView(picture, frozenset({CLIENT}))),
             store=DesiredStore(config.paths),
             templates=Templates((find("templates"),)),
             intent=IntentReader(config.paths.intent),
-            probe=HostProbe(config, Policy(), kernel, clock=clock, ssh_sessions=lambda _: frozenset()),
+            probe=HostProbe(config, policy, kernel, clock=clock, ssh_sessions=lambda _: frozenset()),
             reporter=Reporter(config, version="lab", pid=os.getpid(), clock=time.time),
             now=clock,
             bgp=Bgp(routes),
