@@ -28,10 +28,12 @@ from dzagent.errors import DzagentError, StateError
 from dzagent.hostfacts import HostProbe
 from dzagent.intent import IntentReader
 from dzagent.journal import Journal, here
+from dzagent.kernel.generations import GenerationWatch
 from dzagent.kernel.iproute import IpRoute
 from dzagent.kernel.run import Completed, Runner, run
 from dzagent.kernel.watch import Watch
 from dzagent.kernel.watched import WatchedKernel
+from dzagent.kernel.watchlines import Touched
 from dzagent.ledgerside import LedgerSide
 from dzagent.maintain import check_files, remove_all
 from dzagent.marks import ownership, write_marks
@@ -72,7 +74,8 @@ class Daemon:
         self._marks = ownership(config, policy)
         ip = IpRoute(beating(run, self._pulse.beat))
         self._watch = Watch(lambda: self.wake.set(KERNEL), clock=time.monotonic)
-        kernel = WatchedKernel(ip, self._watch, time.monotonic)
+        self._generations = GenerationWatch(lambda: self._watch.note(Touched(tables=True)))
+        kernel = WatchedKernel(ip, self._watch, time.monotonic, lambda: self._generations.healthy)
         self._probe = HostProbe(
             config, policy, kernel, clock=time.monotonic, outside=_outside(config, self.wake)
         )
@@ -120,6 +123,7 @@ class Daemon:
         _record(self._config, self._marks)
         self._socket.start()
         self._watch.start()
+        self._generations.start()
         self._ledger.start()
         self._bgp.start()
         for remark in self._config.remarks:
@@ -131,6 +135,7 @@ class Daemon:
             self._reconciler.run(self.wake, self._stopping.is_set)
         finally:
             self._pulse.stopping()
+            self._generations.stop()
             self._watch.stop()
             self._bgp.stop()
             self._ledger.stop()

@@ -57,12 +57,22 @@ class _Seen:
 
 
 class WatchedKernel:
-    """Implements `Kernel`. The loop's thread alone calls it. `clock` gives monotonic seconds."""
+    """Implements `Kernel`. The loop's thread alone calls it. `clock` gives monotonic seconds.
 
-    def __init__(self, kernel: Rereader, watch: Watcher, clock: Callable[[], float]) -> None:
+    `tables` tells whether the watch hears of nftables; while not, every look reads them.
+    """
+
+    def __init__(
+        self,
+        kernel: Rereader,
+        watch: Watcher,
+        clock: Callable[[], float],
+        tables: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._kernel = kernel
         self._watch = watch
         self._clock = clock
+        self._tables = tables
         self._held = Held()
         self._seen: _Seen | None = None
         self._news = NOTHING
@@ -77,6 +87,8 @@ class WatchedKernel:
         if seen is None or self._fully or not self._watch.healthy or not _same(seen.interest, interest):
             return self._observe_all(interest)
         touched = self.news() | self._written | _more(seen.interest, interest)
+        if not self._tables():
+            touched |= Touched(tables=True)
         if touched.everything:
             return self._observe_all(interest)
         observed = seen.observed
