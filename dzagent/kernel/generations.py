@@ -9,13 +9,13 @@ linux/netfilter/nfnetlink.h: NFNLGRP_NFTABLES, NFNL_SUBSYS_NFTABLES; nf_tables.h
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import logging
 import select
 import socket
 import struct
 import threading
+from array import array
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -48,11 +48,11 @@ def open_generations() -> socket.socket:
     try:
         kind = int.from_bytes(struct.pack("=H", _NEWGEN), "big")  # the filter reads as from a network
         steps = ((_LDH, 0, 0, 4), (_JEQ, 0, 1, kind), (_RET, 0, 0, 0xFFFFFFFF), (_RET, 0, 0, 0))
-        program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
+        program = array("B", b"".join(struct.pack("=HBBI", *step) for step in steps))
         sock.setsockopt(
             socket.SOL_SOCKET,
             _SO_ATTACH_FILTER,
-            struct.pack("HL", len(steps), ctypes.addressof(program)),
+            struct.pack("HL", len(steps), program.buffer_info()[0]),
         )
         sock.bind((0, _GROUPS))
     except BaseException:  # re-raised: nothing is left open
