@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from dzagent.audit import audit_line
 from dzagent.backoff import Backoff
-from dzagent.guard import Held
+from dzagent.held import Held
 from dzagent.kernel.execute import execute
 from dzagent.kernel.protocol import Kernel
 from dzagent.model import Observed, Outcome, Plan, Result, ServiceName, Step

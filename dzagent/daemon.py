@@ -21,18 +21,22 @@ from dzagent.age import boot_seconds
 from dzagent.bgp.bird import Bird, BirdFiles
 from dzagent.bgp.service import Bgp
 from dzagent.bgp.speaker import Clocks
+from dzagent.checkpoint import CheckpointFile, UndoneFile, this_place
 from dzagent.config import DEFAULT_CONFIG, Config, load_config
 from dzagent.desired import DesiredStore
 from dzagent.errors import DzagentError, StateError
 from dzagent.hostfacts import HostProbe
 from dzagent.intent import IntentReader
+from dzagent.kernel.detached import detach, reap
 from dzagent.kernel.iproute import IpRoute
 from dzagent.ledgerside import LedgerSide
+from dzagent.model import SERVICE_NAMES
 from dzagent.outside import Outside
 from dzagent.policy import find_policy, load_policy
-from dzagent.reconcile import Parts, Reconciler
+from dzagent.reconcile import Parts, Reconciler, ownership
 from dzagent.render import Templates
 from dzagent.report import Reporter
+from dzagent.rollback import Rollback
 from dzagent.share import places
 from dzagent.wake import Wake, WakeSocket
 
@@ -91,6 +95,7 @@ class Daemon:
                 reporter=Reporter(config, version=__version__, pid=os.getpid(), clock=time.time),
                 now=boot_seconds,
                 bgp=self._bgp,
+                helper=_helper(config),
             )
         )
 
@@ -150,15 +155,54 @@ def take_lock(
     return fd
 
 
+def _rollback(config: Config) -> Rollback:
+    """Put together what undoes a change without the rest of the agent."""
+    policy = load_policy(find_policy(config.policy, (SITE_POLICIES, *places("policies"))))
+    owner = ownership(policy, config.links)
+    return Rollback(
+        file=CheckpointFile(config.paths.checkpoint, owner, this_place()),
+        undone=UndoneFile(config.paths.undone, owner),
+        kernel=IpRoute(),
+        owner=owner,
+        links={name: config.links.of(name) for name in SERVICE_NAMES},
+        take_lock=lambda: take_lock(config.paths.lock),
+        give_back=os.close,
+        now=boot_seconds,
+        unix=time.time,
+    )
+
+
+def _helper(config: Config) -> Callable[[], None] | None:
+    """Return what watches over an unconfirmed change from outside; None under systemd, whose timer does."""
+    if "NOTIFY_SOCKET" in os.environ or "INVOCATION_ID" in os.environ:
+        return None
+    options = ("--config", config.file) if Path(config.file).exists() else ()
+    started: list[int] = []
+
+    def start() -> None:
+        started[:] = [pid for pid in started if not reap(pid)]
+        started.append(detach(("-m", "dzagent.daemon", *options, "--rollback", "--wait")))
+
+    return start
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="Configuration file.")
+@click.option(
+    "--rollback",
+    is_flag=True,
+    help="Undo the change that nobody confirmed, if its time has come and no agent runs, and exit.",
+)
+@click.option("--wait", "waits", is_flag=True, help="With --rollback: wait until its time has come.")
 @click.version_option(__version__, prog_name="dzagentd")
-def main(config_file: Path | None) -> None:
+def main(config_file: Path | None, *, rollback: bool, waits: bool) -> None:
     """Keep this host's DoubleZero tunnels equal to what the ledger says.
 
     Runs in the foreground and logs to standard error. Needs CAP_NET_ADMIN. SIGTERM ends it and leaves the
     tunnels as they are; `dzagent disable` takes them down.
     """
+    if waits and not rollback:
+        raise click.UsageError("--wait goes with --rollback")
     try:
         config = load_config(config_file or DEFAULT_CONFIG, required=config_file is not None)
         logging.basicConfig(
@@ -166,6 +210,8 @@ def main(config_file: Path | None) -> None:
         )
         for chatty in ("sh", "httpx2", "httpcore2"):  # a line for each process and request
             logging.getLogger(chatty).setLevel(logging.WARNING)
+        if rollback:
+            sys.exit(_rollback(config).run(wait=waits))
         lock = take_lock(config.paths.lock)
         gc.set_threshold(*GC_THRESHOLD)
         Daemon(config).run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -10,10 +11,12 @@ from dzagent.age import DataAge, ledger_conditions
 from dzagent.belongs import service_of_step
 from dzagent.bgp.session import UP, SessionView
 from dzagent.bgp.speaker import BgpView
+from dzagent.checkpoint import Pending
 from dzagent.conditions import Status
 from dzagent.errors import EngineGone
 from dzagent.feed import LedgerView
-from dzagent.guard import LEARNED, Held
+from dzagent.guard import LEARNED
+from dzagent.held import Held
 from dzagent.hostfacts import Facts
 from dzagent.intent import IntentView
 from dzagent.model import (
@@ -45,7 +48,8 @@ _NO_ENGINE_TEXT = "no BGP engine has ever run on this host: tunnels are set up, 
 class PassReport:
     """Everything one pass looked at and did.
 
-    plan: what is left to do after it. failing: how those steps of it ended that failed, now or earlier.
+    plan: what is left to do after it. failing: how those steps of it ended that failed, now or earlier. pending: a change
+    that is undone unless somebody confirms it.
     """
 
     intent: IntentView
@@ -63,6 +67,7 @@ class PassReport:
     failing: tuple[Outcome, ...]
     bgp: BgpView | None = None
     age: DataAge = field(default_factory=DataAge)
+    pending: Pending | None = None
 
 
 def view(name: ServiceName, report: PassReport) -> ServiceView | None:
@@ -151,7 +156,6 @@ def judge(report: PassReport, services: Sequence[ServiceView], mode: str) -> lis
     identity = report.facts.identity
     known = not isinstance(identity, Problem)
     sync, session = _in_sync(report, mode), session_up(report)
-    held = "; ".join(f"{describe(item.step.target)}: {item.reason}" for item in report.held[:5])
     conflicts = "; ".join(f"{describe(c.wanted.obj)} is held by {c.owner}" for c in report.plan.conflicts[:5])
     return [
         (
@@ -176,9 +180,51 @@ def judge(report: PassReport, services: Sequence[ServiceView], mode: str) -> lis
         sync,
         session,
         ("Conflict", *_flag(bool(conflicts), "ForeignObject", conflicts, "nobody else holds what we need")),
-        ("Held", *_flag(bool(held), "WouldCapture", held, "nothing is withheld")),
+        ("Held", *held_words(report.held)),
+        ("ConfirmPending", *_pending(report.pending)),
         _ready(report, services, sync, session),
     ]
+
+
+_HELD_REASONS = {
+    "capture": "WouldCapture",
+    "volume": "TooMuch",
+    "rollback": "RolledBack",
+    "dependent": "StandsOnHeld",
+}
+MAX_HELD_TOLD = 5
+"""Things that the condition names; `dzagent plan` shows all of them."""
+
+
+def held_words(held: Sequence[Held]) -> tuple[Status, str, str]:
+    """Say what is withheld, why, and how to let it through: each thing once, however many steps it has."""
+    things: dict[str, list[Held]] = {}
+    for item in held:
+        things.setdefault(item.id, []).append(item)
+    following = things.pop("", [])
+    if not things:
+        return ("False", "None", "nothing is withheld")
+    told = [_held_thing(name, items) for name, items in list(things.items())[:MAX_HELD_TOLD]]
+    if len(things) > MAX_HELD_TOLD:
+        told.append(f"and {len(things) - MAX_HELD_TOLD} more: see `dzagent plan`")
+    if following:
+        told.append(f"{len(following)} more steps wait for these")
+    first = next(iter(things.values()))[0]
+    return ("True", _HELD_REASONS[first.kind], "; ".join(told))
+
+
+def _held_thing(name: str, items: Sequence[Held]) -> str:
+    what = describe(items[0].step.target)
+    more = f" and {len(items) - 1} more" if len(items) > 1 else ""
+    return f"{what}{more}: {items[0].reason.rstrip('.')}; `dzagent approve {name}` lets it through once"
+
+
+def _pending(pending: Pending | None) -> tuple[Status, str, str]:
+    if pending is None:
+        return ("False", "None", "no change waits for its confirmation")
+    when = time.strftime("%H:%M:%S", time.gmtime(pending.deadline_at))
+    message = f"plan {pending.plan_id} is rolled back at {when} UTC unless you say `dzagent confirm {pending.plan_id}`"
+    return ("True", "Unconfirmed", message)
 
 
 def session_up(report: PassReport) -> Judgement:
@@ -254,6 +300,9 @@ def _count(steps: int) -> str:
 def _in_sync(report: PassReport, mode: str) -> Judgement:
     steps = len(report.plan.steps)
     failed = report.failing
+    waiting = sum(item.kind in {"volume", "rollback"} for item in report.held)
+    if waiting and not steps:
+        return ("InSync", "False", "Held", f"{_count(waiting)} withheld: see `dzagent plan`")
     if not steps and not report.plan.conflicts:
         return ("InSync", "True", "Equal", "the kernel holds what the files say")
     if report.plan.conflicts and not steps:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dzagent.conditions import Condition
-from dzagent.guard import Held
+from dzagent.held import Held
 from dzagent.kernel.commands import preview
 from dzagent.ledger.accounts import NO_KEY, User
 from dzagent.ledger.snapshot import Snapshot
@@ -201,8 +201,19 @@ def plan_json(plan: Plan, held: Sequence[Held], mode: str, made_at: float) -> di
         "made_at": made_at,
         "steps": [_step_json(n, step) for n, phase in enumerate(plan.phases) for step in phase],
         "conflicts": [conflict_json(conflict) for conflict in plan.conflicts],
-        "held": [{**_step_json(0, item.step), "why": item.reason} for item in held],
+        "held": [_held_json(item) for item in held],
         "commands": [line for step in plan.steps for line in preview(step)],
+    }
+
+
+def _held_json(item: Held) -> dict[str, Any]:
+    """Return something withheld; `approve` is the command that lets it through, "" if it only follows another."""
+    return {
+        **_step_json(0, item.step),
+        "why": item.reason,
+        "kind": item.kind,
+        "id": item.id,
+        "approve": f"dzagent approve {item.id}" if item.id else "",
     }
 
 

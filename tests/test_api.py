@@ -22,7 +22,7 @@ from dzagent.config import Config
 from dzagent.daemon import take_lock
 from dzagent.errors import StateError
 from dzagent.files import write_json
-from dzagent.state import Intent, read_apply_request, read_intent
+from dzagent.state import ApplyRequest, Intent, read_apply_request, read_intent
 from tests.api_fakes import NOW, UNICAST, World, ask, condition, loads
 
 OK = b'{"status":"ok"}\n'
@@ -309,7 +309,7 @@ def test_the_plan_that_was_seen_is_asked_for(tmp_path: Path) -> None:
     with world.agent() as wake:
         assert http.post("/v3/apply", json={"plan_id": "abcd0123"}).data == OK
         assert wake.recv(64) == b"apply"
-    assert read_apply_request(world.config.paths.approval) == "abcd0123"
+    assert read_apply_request(world.config.paths.approval) == ApplyRequest("abcd0123")
 
 
 @pytest.mark.parametrize(

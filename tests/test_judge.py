@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from dzagent.feed import LedgerView
-from dzagent.guard import Held
+from dzagent.held import Held
 from dzagent.hostfacts import Facts, Identity
 from dzagent.intent import IntentView
 from dzagent.judge import PassReport, complaints, error_of, judge, kind_of_change, view

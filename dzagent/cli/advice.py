@@ -17,6 +17,7 @@ _BY_CONDITION = {
     "InSync": "`dzagent plan` shows the steps that are left",
     "Conflict": "`dzagent plan` names the owner; remove or rename that object",
     "Held": "`dzagent plan` shows what is withheld and why",
+    "ConfirmPending": "look whether everything you need still works, then confirm it",
     "Contested": "find out what else changes these objects: `dzagent events`",
 }
 

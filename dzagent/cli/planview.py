@@ -8,6 +8,8 @@ from typing import Any
 from dzagent.cli.document import Json, objects, text, texts
 from dzagent.cli.output import Paper
 
+_MAX_NAMED = 5
+"""Objects of one withheld thing that are named; --json has all."""
 _SIGNS = {"add": ("+", "green"), "delete": ("-", "red"), "change": ("~", "yellow")}
 
 
@@ -55,7 +57,20 @@ def because(step: Json) -> str:
 
 
 def _held(plan: Json) -> list[str]:
-    return [f"{text(h, 'action')} {text(h, 'object')}: {text(h, 'why')}" for h in objects(plan, "held")]
+    """One text for each thing that is withheld: many steps of one id are one thing."""
+    things: dict[str, list[Json]] = {}
+    for number, item in enumerate(objects(plan, "held")):
+        things.setdefault(text(item, "id") or f"#{number}", []).append(item)
+    return [_held_thing(items) for items in things.values()]
+
+
+def _held_thing(items: list[Json]) -> str:
+    named = [f"{text(item, 'action')} {text(item, 'object')}" for item in items[:_MAX_NAMED]]
+    if len(items) > _MAX_NAMED:
+        named.append(f"and {len(items) - _MAX_NAMED} more")
+    command = text(items[0], "approve")
+    how = f" To let it through once: `{command}`" if command else ""
+    return f"{', '.join(named)}: {text(items[0], 'why')}{how}"
 
 
 def _conflicts(plan: Json) -> list[str]:
