@@ -1,12 +1,14 @@
 """What the kernel will hold once steps have been carried out. Pure.
 
-It knows what the kernel does by itself too: a link that goes takes its addresses and routes along.
+It knows what the kernel does by itself too: a link that goes takes its addresses and routes along, an address the
+routes that have it as their source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
+from ipaddress import IPv4Address
 
 from dzagent.model import (
     Action,
@@ -30,9 +32,7 @@ def after(observed: Observed, steps: Iterable[Step]) -> Observed:
     for step in steps:
         if step.action is Action.DELETE and isinstance(step.before, Link):
             links.pop(step.before.name, None)
-            gone = [obj for obj in rest if not isinstance(obj, Rule) and _dev(obj) == step.before.name]
-            for obj in gone:
-                del rest[obj]
+            _drop(rest, [obj for obj in rest if _dev(obj) == step.before.name])
         elif isinstance(step.after, Link):
             links[step.after.name] = _seen(step.after, links.get(step.after.name))
         else:
@@ -47,10 +47,23 @@ def after(observed: Observed, steps: Iterable[Step]) -> Observed:
 
 
 def _change(rest: dict[KernelObject, None], step: Step) -> None:
-    if step.before is not None:
-        rest.pop(step.before, None)
+    if step.before is not None and step.before in rest:
+        _drop(rest, [step.before])
     if step.after is not None:
         rest[step.after] = None
+
+
+def _drop(rest: dict[KernelObject, None], objects: Iterable[KernelObject]) -> None:
+    sources: set[IPv4Address] = set()
+    for obj in objects:
+        del rest[obj]
+        if isinstance(obj, Address):
+            sources.add(obj.interface.ip)
+    if not sources:
+        return
+    sources -= {obj.interface.ip for obj in rest if isinstance(obj, Address)}
+    for route in [obj for obj in rest if isinstance(obj, Route) and obj.src in sources]:
+        del rest[route]
 
 
 def _dev(obj: KernelObject) -> str | None:
@@ -60,8 +73,3 @@ def _dev(obj: KernelObject) -> str | None:
 def _seen(link: Link, before: SeenLink | None) -> SeenLink:
     index = 0 if before is None else before.ifindex
     return SeenLink(link.name, index, "gre", link.up, link.mtu, link.alias, link)
-
-
-def routing_changed(steps: Collection[Step]) -> bool:
-    """Tell whether steps change a rule or a route."""
-    return any(isinstance(step.target, (Rule, Route)) for step in steps)

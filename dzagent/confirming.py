@@ -210,7 +210,7 @@ class Confirming:
         """Forget what was rolled back and is not wanted as it was then: its inputs have changed."""
         if self._undone is None or intent.enabled is not True or wishes.kept:
             return
-        self._replace(still_wanted(self._undone, desired, learned))
+        self._replace(still_wanted(self._undone, desired, learned, self._links))
 
     def approve(self, used: tuple[Held, ...]) -> None:
         """Forget what was rolled back if a person has let it through."""

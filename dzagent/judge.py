@@ -123,7 +123,7 @@ def complaints(report: PassReport) -> list[str]:
     found += [
         f"Conflict: {describe(c.wanted.obj)} is held by {c.owner}. {c.advice}" for c in report.plan.conflicts
     ]
-    found += [f"Held: {describe(item.step.target)}: {item.reason}" for item in report.held]
+    found += [f"Held: {text}" for text in held_things(report.held)]
     if report.render_problem:
         found.append(f"Rendered: {report.render_problem}")
     if report.intent.message and not report.intent.readable:
@@ -198,19 +198,23 @@ MAX_HELD_TOLD = 5
 
 def held_words(held: Sequence[Held]) -> tuple[Status, str, str]:
     """Say what is withheld, why, and how to let it through: each thing once, however many steps it has."""
+    told = held_things(held)
+    if not told:
+        return ("False", "None", "nothing is withheld")
+    more = [f"and {len(told) - MAX_HELD_TOLD} more: see `dzagent plan`"] if len(told) > MAX_HELD_TOLD else []
+    following = sum(not item.id for item in held)
+    more += [f"{following} more steps wait for these"] if following else []
+    first = next(item for item in held if item.id)
+    return ("True", _HELD_REASONS[first.kind], "; ".join([*told[:MAX_HELD_TOLD], *more]))
+
+
+def held_things(held: Sequence[Held]) -> list[str]:
+    """Return one text for each thing that is withheld: what, why, and the command that lets it through."""
     things: dict[str, list[Held]] = {}
     for item in held:
-        things.setdefault(item.id, []).append(item)
-    following = things.pop("", [])
-    if not things:
-        return ("False", "None", "nothing is withheld")
-    told = [_held_thing(name, items) for name, items in list(things.items())[:MAX_HELD_TOLD]]
-    if len(things) > MAX_HELD_TOLD:
-        told.append(f"and {len(things) - MAX_HELD_TOLD} more: see `dzagent plan`")
-    if following:
-        told.append(f"{len(following)} more steps wait for these")
-    first = next(iter(things.values()))[0]
-    return ("True", _HELD_REASONS[first.kind], "; ".join(told))
+        if item.id:
+            things.setdefault(item.id, []).append(item)
+    return [_held_thing(name, items) for name, items in things.items()]
 
 
 def _held_thing(name: str, items: Sequence[Held]) -> str:

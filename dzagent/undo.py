@@ -94,10 +94,10 @@ def way_back(undo: Undo, observed: Observed, owner: Ownership) -> WayBack:
             restore.append(obj)
         else:
             skipped.append(f"{describe(obj)} is not restored: it is {describe(holder)} now")
-    back = {key(obj) for obj in restore}
+    back, told = {key(obj) for obj in restore}, {key(obj) for obj in undo.restore}
     for obj in undo.remove:
         holder = held.get(key(obj))
-        if holder is not None and holder != obj and key(obj) not in back:
+        if holder is not None and holder != obj and key(obj) not in told:
             skipped.append(f"{describe(obj)} is not removed: it is {describe(holder)} now")
     touched = {obj for obj in held.values() if obj in made or key(obj) in back}
     seen = _limited(observed, owner, touched)

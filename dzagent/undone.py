@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from dzagent.belongs import service_of
+from dzagent.belongs import learnable, service_of
 from dzagent.held import Held, held_id, making, removal, step_key
 from dzagent.model import Action, Desired, KernelObject, Plan, Route, ServiceName
 
@@ -56,17 +56,29 @@ def redone(
 
 
 def still_wanted(
-    undone: Undone, desired: Desired, learned: Mapping[ServiceName, Mapping[str, Route]]
+    undone: Undone,
+    desired: Desired,
+    learned: Mapping[ServiceName, Mapping[str, Route]],
+    links: Mapping[ServiceName, str],
 ) -> Undone | None:
-    """Return what of it is still wanted as it was then; None if nothing: its inputs have changed."""
-    wanted = set(desired.objects)
+    """Return what of it is still wanted as it was then; None if nothing is: its inputs have changed.
+
+    A service of which one object is wanted otherwise now has other inputs, and all of it counts as new. Learned routes
+    come and go by themselves.
+    """
+    rendered = frozenset(desired.objects)
 
     def wants(obj: KernelObject) -> bool:
         found = isinstance(obj, Route) and any(routes.get(str(obj.dst)) == obj for routes in learned.values())
-        return found or obj in wanted
+        return found or obj in rendered
 
-    made = tuple(obj for obj in undone.made if wants(obj))
-    removed = tuple(obj for obj in undone.removed if not wants(obj))
+    outdated = [obj for obj in undone.made if not wants(obj)] + [obj for obj in undone.removed if wants(obj)]
+    changed = {service_of(obj, links) for obj in outdated if not learnable(obj)}
+
+    def stays(obj: KernelObject) -> bool:
+        return obj not in outdated and service_of(obj, links) not in changed
+
+    made, removed = tuple(filter(stays, undone.made)), tuple(filter(stays, undone.removed))
     if (made, removed) == (undone.made, undone.removed):
         return undone
     return replace(undone, made=made, removed=removed) if made or removed else None

@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from dzagent.belongs import service_of
+from dzagent.belongs import learnable, service_of
 from dzagent.held import Held, held_id, step_key
 from dzagent.model import (
-    MAIN_TABLE,
     SERVICE_NAMES,
     Action,
     Address,
@@ -80,7 +79,7 @@ def unexplained(
         for step in plan.steps
         if step.action is Action.DELETE
         and service_of(step.target, links) == name
-        and not (_learned(step.target) and name not in unproven.refusing)
+        and not (learnable(step.target) and name not in unproven.refusing)
         and not _made_again(step.target, made)
         and step_key(step) not in unproven.explained
     )
@@ -147,11 +146,6 @@ def _with_contents(steps: Collection[Step], ours: Collection[KernelObject]) -> f
     names = {obj.name for obj in gone if isinstance(obj, Link)}
     inside = (obj for obj in ours if isinstance(obj, (Address, Route)) and obj.dev in names)
     return frozenset((*gone, *inside))
-
-
-def _learned(obj: KernelObject) -> bool:
-    """Tell whether an object is a route as BGP teaches it: in the main table, and not of a group."""
-    return isinstance(obj, Route) and obj.table == MAIN_TABLE and not obj.dst.is_multicast
 
 
 def _made_again(obj: KernelObject, made: Collection[Key]) -> bool:

@@ -91,6 +91,7 @@ def test_a_quiet_pass_is_ready() -> None:
         "SessionUp": "Unknown",
         "Conflict": "False",
         "Held": "False",
+        "ConfirmPending": "False",
         "Ready": "True",
     }
     assert complaints(report()) == []

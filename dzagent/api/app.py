@@ -255,8 +255,8 @@ class Api:
         name, confirm = _held_id(body), _confirm(body)
         plan = documents.read_document(self.config.paths.plan)
         held = plan.content.get("held")
-        ids = {item.get("id") for item in held if isinstance(item, dict)} if isinstance(held, list) else set()
-        if name not in ids:
+        items = held if isinstance(held, list) else []
+        if not any(isinstance(item, dict) and item.get("id") == name for item in items):
             raise Refused(409, f"nothing that is withheld has the id {name}: look again with `dzagent plan`")
         asked = ApprovalRequest(name, self.clock(), confirm)
         with self.lock:
