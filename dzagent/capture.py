@@ -24,7 +24,7 @@ from dzagent.model import (
     Rule,
     Step,
 )
-from dzagent.protect import SSH_LOCAL, SSH_PEER, without
+from dzagent.protect import SSH_LOCAL, SSH_PEER, Shield, without
 from dzagent.routing import LOCAL_TABLE, Routing, Way, possible
 
 _ANY_SOURCE: Final = IPv4Address(0)
@@ -47,35 +47,64 @@ def turning(plan: Plan, observed: Observed, protected: Protected, ours: Ours) ->
     A delete counts too: what it uncovers may capture. Each phase is judged by itself, since traffic flows between
     them. Where several steps together do it, the rule is named before the route, and a delete last.
     """
-    if not any(_can_turn(step, ours) for step in plan.steps):
+    reach = _Reach(plan, observed, protected, ours)
+    if not any(reach.can_turn(step) for step in plan.steps):
         return ()
     before = _Sight(observed, observed, protected, ours)
     held: list[Held] = []
     while True:
-        found = _first(less(plan, held), observed, before, protected, ours)
+        found = _first(less(plan, held), observed, before, reach)
         if not found:
             return tuple(held)
         held += found
 
 
-def _can_turn(step: Step, ours: Ours) -> bool:
-    """Tell whether the simulation can say more than the prefix: never for a plain route of ours in the main table."""
-    obj = step.target
-    if isinstance(obj, Route):
-        return obj.table != MAIN_TABLE or obj.dev not in ours.tunnels
-    return isinstance(obj, Rule)
+class _Reach:
+    """Which steps can matter to protected traffic at all: hardly any, and for those alone it is worth to simulate."""
+
+    def __init__(self, plan: Plan, observed: Observed, protected: Protected, ours: Ours) -> None:
+        self.protected, self.ours = protected, ours
+        self._shield = Shield(protected, ours.addresses)
+        self._sources = (_ANY_SOURCE, *_sources(observed, ours))
+        self._vrf = any(link.kind == "vrf" for link in observed.links)
+        added = [step.after for step in plan.steps if isinstance(step.after, Rule)]
+        self._rules = (*observed.rules, *added)
+        self._led: dict[int, bool] = {}
+        # a rule that comes or goes may be where somebody jumps to
+        self._jumps = any(token.startswith("goto ") for rule in observed.rules for token in rule.extra)
+
+    def can_turn(self, step: Step) -> bool:
+        """Tell whether a step can: a rule that protected traffic can match, a route where such a rule leads."""
+        obj = step.target
+        if isinstance(obj, Rule):
+            return self._jumps or self._matches(obj)
+        if not isinstance(obj, Route):
+            return False
+        ours = obj.dev in self.ours.tunnels
+        if ours and (obj.table == MAIN_TABLE or step.action is Action.DELETE):
+            return False  # judged by its prefix; and what it led astray was captured before
+        if obj.table not in self._led:
+            self._led[obj.table] = any(self._leads(rule, obj.table) for rule in self._rules)
+        return self._led[obj.table]
+
+    def _leads(self, rule: Rule, table: int) -> bool:
+        anywhere = not rule.table and (self._vrf or "l3mdev" not in rule.extra)
+        return (rule.table == table or anywhere) and self._matches(rule)
+
+    def _matches(self, rule: Rule) -> bool:
+        if "not" in rule.extra:
+            return True
+        return self._shield.captured(rule.dst) is not None and any(src in rule.src for src in self._sources)
 
 
-def _first(
-    plan: Plan, observed: Observed, before: _Sight, protected: Protected, ours: Ours
-) -> tuple[Held, ...]:
+def _first(plan: Plan, observed: Observed, before: _Sight, reach: _Reach) -> tuple[Held, ...]:
     """Return what has to be withheld because of the first capture that is found, nothing if there is none."""
     done: list[Step] = []
     for phase in plan.phases:
         done += phase
-        if not any(_can_turn(step, ours) for step in phase):
+        if not any(reach.can_turn(step) for step in phase):
             continue
-        seen = _Sight(after(observed, done), observed, protected, ours)
+        seen = _Sight(after(observed, done), observed, reach.protected, reach.ours)
         for capture in seen.captures():
             if before.captures_at(capture):
                 continue
@@ -109,8 +138,10 @@ class _Sight:
         self._routing = Routing(observed.rules, (*here, *observed.routes), vrf=vrf)
         self._ours = ours
         self._protected = protected
-        self._prefixes = [rule.dst for rule in observed.rules if rule.dst.prefixlen]
-        self._sources = (_ANY_SOURCE, *_sources(base, ours))
+        self._prefixes = [_ends(rule.dst) for rule in observed.rules if rule.dst.prefixlen]
+        sources = (_ANY_SOURCE, *_sources(base, ours))
+        alike = {self._routing.kind_of_source(src): src for src in reversed(sources)}
+        self._sources = [(src, self._routing.from_source(src)) for src in alike.values()]
 
     def captures(self) -> Iterator[_Capture]:
         """Yield protected traffic that may leave through a tunnel."""
@@ -123,8 +154,7 @@ class _Sight:
                 yield from self._towards(dst, f"in {network}, {what}", ssh=False)
 
     def _towards(self, dst: IPv4Address, what: str, *, ssh: bool) -> Iterator[_Capture]:
-        rules = self._routing.towards(dst)
-        for src in self._sources:
+        for src, rules in self._sources:
             for way in self._routing.ways_among(rules, dst, src):
                 if self._captures(way, ssh=ssh):
                     yield _Capture(dst, src, what, way, ssh)
@@ -147,13 +177,20 @@ def _sources(observed: Observed, ours: Ours) -> tuple[IPv4Address, ...]:
     return tuple(dict.fromkeys(ip for ip in found if not ip.is_loopback and ip not in ours.addresses))
 
 
-def _points(network: IPv4Network, prefixes: Iterable[IPv4Network]) -> tuple[IPv4Address, ...]:
-    """Return addresses of a network that stand for all: rules that tell them apart begin or end between them."""
-    first, last = int(network.network_address), int(network.broadcast_address)
+def _ends(network: IPv4Network) -> tuple[int, int]:
+    return int(network.network_address), int(network.broadcast_address)
+
+
+def _points(network: IPv4Network, prefixes: Iterable[tuple[int, int]]) -> tuple[IPv4Address, ...]:
+    """Return addresses of a network that stand for all: rules that tell them apart begin or end between them.
+
+    prefixes: first and last address of what the rules tell apart.
+    """
+    first, last = _ends(network)
     points = {min(first + 1, last)}
-    for prefix in prefixes:
-        low, high = int(prefix.network_address), int(prefix.broadcast_address)
-        points.update(point for point in (low, high + 1) if first < point <= last)
+    for low, high in prefixes:
+        if low <= last and high >= first:
+            points.update(point for point in (low, high + 1) if first < point <= last)
     return tuple(map(IPv4Address, sorted(points)[:MAX_POINTS]))
 
 

@@ -96,21 +96,31 @@ class Routing:
 
         src: 0.0.0.0 for a look-up before the source is chosen.
         """
-        return self.ways_among(self.towards(dst), dst, src)
+        return self.ways_among(self.from_source(src), dst, src)
 
-    def towards(self, dst: IPv4Address) -> Sequence[tuple[int, _Compiled]]:
-        """Return the rules that a packet to `dst` can match, whatever its source, for `ways_among`."""
-        number = int(dst)
+    def from_source(self, src: IPv4Address) -> Sequence[tuple[int, _Compiled]]:
+        """Return the rules that a packet from `src` can match, wherever it goes, for `ways_among`."""
+        number = int(src)
         return [
             (place, item)
             for place, item in enumerate(self._rules)
-            if item.inverted or number & _MASKS[item.dst[0]] == item.dst[1]
+            if item.inverted or number & _MASKS[item.src[0]] == item.src[1]
         ]
+
+    def kind_of_source(self, src: IPv4Address) -> tuple[int, ...]:
+        """Return a key that two sources share if no rule tells them apart."""
+        number = int(src)
+        return tuple(
+            place
+            for place, item in enumerate(self._rules)
+            if number & _MASKS[item.src[0]] == item.src[1] and item.src[0]
+        )
 
     def ways_among(
         self, rules: Sequence[tuple[int, _Compiled]], dst: IPv4Address, src: IPv4Address
     ) -> Iterator[Way]:
-        """As `ways`, with the rules of `towards(dst)`."""
+        """As `ways`, with the rules of `from_source(src)`."""
+        to, by = int(dst), int(src)
         starts, walked, doubt = [0], set[int](), False
         while starts:
             start = starts.pop()
@@ -120,14 +130,14 @@ class Routing:
             for place, item in rules:
                 if place < start:
                     continue
-                matches = _matches(item, int(dst), int(src))
+                matches = _matches(item, to, by)
                 if matches is False:
                     continue
                 if item.does is _Does.GOTO:
                     starts += self._jump(item)
                     ended = bool(self._jump(item))
                 else:
-                    routes, ended = self._act(item, int(dst))
+                    routes, ended = self._act(item, to)
                     certain = ended and matches is True and not doubt
                     yield from (Way(item.rule, route, certain=certain) for route in routes)
                 doubt = doubt or matches is None

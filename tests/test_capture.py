@@ -6,9 +6,12 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from dzagent.afterwards import after
 from dzagent.capture import Ours, turning
-from dzagent.held import Held
+from dzagent.held import Held, less
 from dzagent.model import (
     Address,
     Desired,
@@ -24,6 +27,7 @@ from dzagent.model import (
 )
 from dzagent.plan import Ownership, make_plan
 from dzagent.protect import SSH_LOCAL, SSH_PEER
+from dzagent.routing import Routing
 
 ANY = IPv4Network("0.0.0.0/0")
 RPC, OWN, GATEWAY = IPv4Address("192.0.2.50"), IPv4Address("198.51.100.7"), IPv4Address("198.51.100.1")
@@ -149,3 +153,68 @@ def test_plain_routes_of_the_main_table_cost_no_simulation(monkeypatch: pytest.M
     monkeypatch.setattr("dzagent.capture._Sight", None)
     learned = Route(IPv4Network("203.0.113.0/24"), None, "doublezero0", 254, 210)
     assert turning(plan(HOST, learned), HOST, PROTECTED, OURS) == ()
+
+
+# ---- what is simulated at all ------------------------------------------------------------------------------------
+
+_NETS = tuple(
+    map(IPv4Network, ("0.0.0.0/0", "192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "198.51.100.7/32"))
+)
+_TOKENS = (
+    (),
+    (),
+    (),
+    ("not",),
+    ("fwmark 0x1/0x1",),
+    ("goto 150",),
+    ("suppress_prefixlength 0",),
+    ("l3mdev",),
+)
+_nets = st.sampled_from(_NETS)
+
+
+@st.composite
+def rules(draw: st.DrawFn, protocol: int) -> Rule:
+    extra = draw(st.sampled_from(_TOKENS)) if protocol != 210 else ()
+    table = 0 if set(extra) & {"goto 150", "l3mdev"} else draw(st.sampled_from((100, 101, 254, 7)))
+    return Rule(draw(st.sampled_from((50, 100, 150))), draw(_nets), draw(_nets), table, protocol, extra)
+
+
+_routes = st.builds(
+    lambda dst, table: Route(dst, IPv4Address("169.254.0.0"), "doublezero0", table, 210),
+    _nets,
+    st.sampled_from((100, 101)),
+)
+
+
+@given(
+    st.lists(rules(4), max_size=4),
+    st.lists(rules(210), max_size=3),
+    st.lists(_routes, max_size=2),
+    st.lists(rules(210), max_size=3),
+    st.lists(_routes, max_size=2),
+)
+def test_what_is_not_simulated_would_have_changed_nothing(
+    theirs: list[Rule], had: list[Rule], held: list[Route], wants: list[Rule], routes: list[Route]
+) -> None:
+    present = sorted({*theirs, *had}, key=lambda rule: rule.priority)
+    seen = replace(HOST, routes=(UPLINK, *dict.fromkeys(held)), rules=(LOCAL, *present, MAIN))
+    made = plan(seen, *dict.fromkeys(routes), *dict.fromkeys(wants))
+    found = turning(made, seen, PROTECTED, OURS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dzagent.capture._Reach.can_turn", lambda *_: True)
+        assert targets(turning(made, seen, PROTECTED, OURS)) == targets(found)
+
+
+@given(st.lists(rules(4), max_size=4), st.lists(rules(210), max_size=3), st.lists(_routes, max_size=2))
+def test_a_screened_plan_leads_nothing_protected_into_a_tunnel(
+    theirs: list[Rule], wants: list[Rule], routes: list[Route]
+) -> None:
+    seen = replace(HOST, rules=(LOCAL, *sorted(dict.fromkeys(theirs), key=lambda rule: rule.priority), MAIN))
+    made = plan(seen, *dict.fromkeys(routes), *dict.fromkeys(wants))
+    left = less(made, turning(made, seen, PROTECTED, OURS))
+    then = after(seen, left.steps)
+    routing = Routing(then.rules, then.routes)
+    for dst in (RPC,):
+        for src in (IPv4Address(0), OWN):
+            assert all(way.route is None or way.route.dev != "doublezero0" for way in routing.ways(dst, src))

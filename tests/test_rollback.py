@@ -18,8 +18,8 @@ from dzagent.errors import KernelError, StateError
 from dzagent.kernel.detached import detach, reap
 from dzagent.model import Result
 from dzagent.rollback import Rollback, finish
-from tests.fake_kernel import Fault
-from tests.test_undo import LINK, MOVED, OVERLAY, OWNER, FakeKernel, changed, converge, state, world
+from tests.fake_kernel import FakeKernel, Fault
+from tests.test_undo import LINK, MOVED, OVERLAY, OWNER, changed, converge, state, world
 
 HERE = Place("boot", 1)
 
