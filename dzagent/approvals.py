@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dzagent.checkpoint import Place
 from dzagent.errors import StateError
 from dzagent.files import read_json, write_json
 from dzagent.held import Held, making, step_key
@@ -38,7 +37,7 @@ class Approvals:
     """
 
     def __init__(
-        self, requests: Path, accepted: Path, place: Place, seconds: float, now: Callable[[], float]
+        self, requests: Path, accepted: Path, place: str, seconds: float, now: Callable[[], float]
     ) -> None:
         self._requests = requests
         self._accepted_file = accepted
@@ -125,8 +124,7 @@ class Approvals:
         self._accepted = accepted
         document = {
             "version": 1,
-            "boot": self._place.boot,
-            "namespace": self._place.namespace,
+            "place": self._place,
             "accepted": sorted(accepted)[:MAX_ACCEPTED],
         }
         try:
@@ -142,7 +140,7 @@ class Approvals:
             return frozenset()
         if not isinstance(document, dict):
             return frozenset()
-        if (document.get("boot"), document.get("namespace")) != (self._place.boot, self._place.namespace):
+        if document.get("place") != self._place:
             return frozenset()
         accepted = document.get("accepted")
         if not isinstance(accepted, list):

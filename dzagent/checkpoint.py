@@ -14,29 +14,11 @@ from dzagent.errors import GrammarError, StateError
 from dzagent.files import read_json, write_json
 from dzagent.grammar import format_object, parse
 from dzagent.model import KernelObject, Link, Rule
-from dzagent.plan_links import Ownership
+from dzagent.ownership import Ownership
 from dzagent.undo import Undo
 from dzagent.undone import Undone
 
 _MAX_OBJECTS: Final = 65_536
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where state of the kernel is valid: one boot, one network namespace."""
-
-    boot: str
-    namespace: int
-
-
-def this_place() -> Place:
-    """Return the boot and the network namespace that this process is in; "" and 0 where they cannot be read."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        namespace = Path("/proc/self/ns/net").stat().st_ino
-    except OSError:
-        return Place("", 0)
-    return Place(boot, namespace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +34,8 @@ class Pending:
 class CheckpointFile:
     """The one checkpoint that may be open."""
 
-    def __init__(self, path: Path, owner: Ownership, place: Place) -> None:
+    def __init__(self, path: Path, owner: Ownership, place: str) -> None:
+        """`place` names this boot and this network namespace: `journal.here()`."""
         self.path = path
         self._owner = owner
         self._place = place
@@ -64,7 +47,7 @@ class CheckpointFile:
             return None
         if not isinstance(document, dict) or document.get("version") != 1:
             raise StateError(f"{self.path} is not a checkpoint of this version of dzagent")
-        if (document.get("boot"), document.get("namespace")) != (self._place.boot, self._place.namespace):
+        if document.get("place") != self._place:
             return None
         try:
             undo = Undo(
@@ -79,8 +62,7 @@ class CheckpointFile:
         """Put a checkpoint on disk. Raises StateError, or GrammarError for what no line makes."""
         document = {
             "version": 1,
-            "boot": self._place.boot,
-            "namespace": self._place.namespace,
+            "place": self._place,
             "plan_id": pending.plan_id,
             "deadline": pending.deadline,
             "deadline_at": pending.deadline_at,

@@ -16,14 +16,15 @@ from dzagent.checkpoint import CheckpointFile, Pending, UndoneFile
 from dzagent.errors import GrammarError, InputError, StateError
 from dzagent.held import Held
 from dzagent.intent import IntentView, intent_stamp
+from dzagent.journal import Journal
 from dzagent.kernel.protocol import Kernel
 from dzagent.model import Desired, Observed, Plan, Problem, Route, ServiceName
-from dzagent.plan_links import Ownership
+from dzagent.ownership import Ownership
 from dzagent.report import Reporter
 from dzagent.rollback import TRIES, account, finish, roll_back
 from dzagent.screen import Screen, screen
 from dzagent.state import read_apply_request
-from dzagent.undo import no_way_back, undo_of, way_back
+from dzagent.undo import Undo, no_way_back, undo_of, way_back
 from dzagent.undone import Undone, still_wanted
 from dzagent.volume import Unproven
 from dzagent.wishes import Wishes
@@ -60,6 +61,7 @@ class Confirming:
         kernel: Kernel,
         reporter: Reporter,
         owner: Ownership,
+        journal: Journal,
         links: Mapping[ServiceName, str],
         now: Callable[[], float],
         unix: Callable[[], float],
@@ -69,6 +71,7 @@ class Confirming:
         self._kernel = kernel
         self._reporter = reporter
         self._owner = owner
+        self._journal = journal
         self._links = links
         self._now = now
         self._unix = unix
@@ -159,7 +162,7 @@ class Confirming:
 
     def _undo(self, pending: Pending) -> None:
         self._tries += 1
-        rolled = roll_back(self._kernel, self._owner, pending)
+        rolled = roll_back(self._kernel, self._owner, self._journal, pending)
         account(rolled, pending, self._links)
         self._reporter.events(rolled.outcomes)
         if rolled.failed and self._tries < TRIES:
@@ -176,8 +179,9 @@ class Confirming:
         """Open a checkpoint for a plan that runs next. Raises NoWayBack or StateError; then it must not run."""
         if self._pending is not None:
             raise NoWayBack(f"plan {self._pending.plan_id} waits for its confirmation; confirm it first")
-        undo = undo_of(plan, observed, self._owner)
-        why = no_way_back(undo) or self._blocked(plan, observed, undo_by=replace(by, undone=None))
+        owner = replace(self._owner, claims=self._journal.claims)
+        undo = undo_of(plan, observed, owner)
+        why = no_way_back(undo, owner) or _blocked(undo, after(observed, plan.steps), owner, by)
         if why is not None:
             raise NoWayBack(f"there is no way back: {why}")
         pending = Pending(plan.id, self._now() + seconds, self._unix() + seconds, undo)
@@ -188,15 +192,6 @@ class Confirming:
         self._pending = pending
         if self._helper is not None:
             self._helper()
-
-    def _blocked(self, plan: Plan, observed: Observed, undo_by: Screen) -> str | None:
-        """Say what would keep the rollback from working, judged as every plan is; None if nothing."""
-        then = after(observed, plan.steps)
-        back = way_back(undo_of(plan, observed, self._owner), then, self._owner)
-        if back.skipped:
-            return back.skipped[0]
-        _, held, _ = screen(back.plan, then, replace(undo_by, unproven=Unproven()))
-        return f"it would be withheld: {held[0].reason}" if held else None
 
     # ---- what was rolled back --------------------------------------------------------------------------
 
@@ -225,3 +220,15 @@ class Confirming:
             self._files.undone.write(undone)
         except StateError as error:
             log.warning("%s", error)
+
+
+def _blocked(undo: Undo, then: Observed, owner: Ownership, by: Screen) -> str | None:
+    """Say what would keep a rollback from working once the change is made, judged as every plan is; None if nothing.
+
+    then: what the kernel holds by then. by: without the limits for what has no cause, since this has one.
+    """
+    back = way_back(undo, then, owner)
+    if back.skipped:
+        return back.skipped[0]
+    _, held, _ = screen(back.plan, then, replace(by, undone=None, unproven=Unproven()))
+    return f"it would be withheld: {held[0].reason}" if held else None

@@ -21,12 +21,13 @@ from dzagent.age import boot_seconds
 from dzagent.bgp.bird import Bird, BirdFiles
 from dzagent.bgp.service import Bgp
 from dzagent.bgp.speaker import Clocks
-from dzagent.checkpoint import CheckpointFile, UndoneFile, this_place
+from dzagent.checkpoint import CheckpointFile, UndoneFile
 from dzagent.config import DEFAULT_CONFIG, Config, load_config
 from dzagent.desired import DesiredStore
 from dzagent.errors import DzagentError, StateError
 from dzagent.hostfacts import HostProbe
 from dzagent.intent import IntentReader
+from dzagent.journal import Journal, here
 from dzagent.kernel.detached import detach, reap
 from dzagent.kernel.iproute import IpRoute
 from dzagent.ledgerside import LedgerSide
@@ -38,6 +39,7 @@ from dzagent.render import Templates
 from dzagent.report import Reporter
 from dzagent.rollback import Rollback
 from dzagent.share import places
+from dzagent.suspects import running_managers
 from dzagent.wake import Wake, WakeSocket
 
 log = logging.getLogger(__name__)
@@ -96,6 +98,9 @@ class Daemon:
                 now=boot_seconds,
                 bgp=self._bgp,
                 helper=_helper(config),
+                journal=Journal(config.paths.journal, here()),
+                managers=running_managers,
+                around=kernel,
             )
         )
 
@@ -160,10 +165,11 @@ def _rollback(config: Config) -> Rollback:
     policy = load_policy(find_policy(config.policy, (SITE_POLICIES, *places("policies"))))
     owner = ownership(policy, config.links)
     return Rollback(
-        file=CheckpointFile(config.paths.checkpoint, owner, this_place()),
+        file=CheckpointFile(config.paths.checkpoint, owner, here()),
         undone=UndoneFile(config.paths.undone, owner),
         kernel=IpRoute(),
         owner=owner,
+        journal=Journal(config.paths.journal, here()),
         links={name: config.links.of(name) for name in SERVICE_NAMES},
         take_lock=lambda: take_lock(config.paths.lock),
         give_back=os.close,

@@ -10,7 +10,8 @@ from dzagent.bgp.joining import Joiner, Learned, capturing
 from dzagent.doubt import spare
 from dzagent.held import Held, plan_id, removal
 from dzagent.model import Desired, Observed, Plan, ServiceName
-from dzagent.plan import Ownership, make_plan
+from dzagent.ownership import Ownership
+from dzagent.plan import make_plan
 from dzagent.protect import SSH_LOCAL, SSH_PEER, without
 from dzagent.screen import Screen, screen
 from dzagent.volume import Unproven
@@ -23,10 +24,11 @@ Versioned: TypeAlias = tuple[int, Learned]
 class Setting:
     """What a plan is made in.
 
-    guards: what it is judged by. withheld: what is not even desired, because it would capture. textless: services
-    that must not be taken down, because no text says how they should look. causes: for the audit log.
+    owner: what is ours. guards: what it is judged by. withheld: what is not even desired, because it would capture.
+    textless: services that must not be taken down, because no text says how they should look. causes: for the audit log.
     """
 
+    owner: Ownership
     guards: Screen
     textless: frozenset[ServiceName]
     causes: Mapping[ServiceName, str]
@@ -40,8 +42,7 @@ _Planned: TypeAlias = tuple[Plan, tuple[Held, ...]]
 class Planner:
     """Makes the plan of a pass, and remembers the last one."""
 
-    def __init__(self, owner: Ownership, links: Mapping[ServiceName, str], joiner: Joiner) -> None:
-        self._owner = owner
+    def __init__(self, links: Mapping[ServiceName, str], joiner: Joiner) -> None:
         self._links = links
         self._joiner = joiner
         self._planned: tuple[_Inputs, _Planned] | None = None
@@ -65,7 +66,7 @@ class Planner:
             gone = self._now_capturing(routes, setting)
             left = _less(routes, gone)
             joined = self._joiner.join(desired, observed, (version, gone), left, unknown_peers)
-            plan = make_plan(joined.desired, joined.observed, self._owner)
+            plan = make_plan(joined.desired, joined.observed, setting.owner)
             plan = spare(plan, setting.textless, self._links)
             guards = self._less_removals(setting, gone, routes)
             plan, held, self._used = screen(plan, joined.observed, guards, whole=observed)

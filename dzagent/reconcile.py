@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from dzagent.audit import causes
 from dzagent.bgp.joining import Joiner, Learned
 from dzagent.bgp.speaker import BgpView, Changes
 from dzagent.config import Config, Links
+from dzagent.contested import Contest
 from dzagent.desired import DesiredStore
 from dzagent.doubt import textless
 from dzagent.errors import DzagentError, ObservationError
@@ -30,6 +31,7 @@ from dzagent.guard import own_addresses, withhold
 from dzagent.held import Held
 from dzagent.hostfacts import Facts, HostProbe
 from dzagent.intent import IntentReader, IntentView
+from dzagent.journal import Journal
 from dzagent.judge import PassReport
 from dzagent.kernel.protocol import Kernel
 from dzagent.model import (
@@ -42,7 +44,8 @@ from dzagent.model import (
     Route,
     ServiceName,
 )
-from dzagent.plan import Ownership
+from dzagent.neighbours import Around, Neighbours
+from dzagent.ownership import Ownership
 from dzagent.planner import Planner, Setting
 from dzagent.policy import Policy
 from dzagent.protect import SSH_PEER
@@ -110,6 +113,9 @@ class Parts:
     reporter: Reporter
     now: Callable[[], float]
     bgp: Bgp | None = None
+    journal: Journal = field(default_factory=Journal)
+    around: Around | None = None
+    managers: Callable[[], tuple[str, ...]] = tuple
     unix: Callable[[], float] = time.time
     helper: Callable[[], None] | None = None
 
@@ -138,8 +144,17 @@ class Reconciler:
         self._learned: tuple[int, Learned] = (0, {})
         self._unknown_peers: tuple[str, ...] = ()
         self._ground: _Ground | None = None
-        self._planner = Planner(self._owner, self._links, self._joiner)
-        self._actor = Actor(parts.kernel, parts.reporter, self._links, parts.now)
+        self._planner = Planner(self._links, self._joiner)
+        self._actor = Actor(
+            parts.kernel,
+            parts.reporter,
+            self._links,
+            parts.now,
+            parts.journal,
+            Contest(parts.policy.contested),
+            parts.managers,
+        )
+        self._neighbours = Neighbours(parts.around, parts.policy.protocol, parts.now)
         self._safeguards = Safeguards(
             Ask(
                 config=parts.config,
@@ -147,6 +162,7 @@ class Reconciler:
                 kernel=parts.kernel,
                 reporter=parts.reporter,
                 owner=self._owner,
+                journal=parts.journal,
                 links=self._links,
                 now=parts.now,
                 unix=parts.unix,
@@ -193,7 +209,7 @@ class Reconciler:
     def _pass(self) -> None:
         self._ground, self._passed_at = None, self._parts.now()
         self._safeguards.first(self._parts.intent.read())
-        observed = self._parts.kernel.observe(self._interest)
+        observed = self._look()
         intent = _settle(self._parts.intent.read(), observed, self._owner)
         view, facts = self._look_around(observed, intent)
         age = self._age(view)
@@ -209,12 +225,13 @@ class Reconciler:
         acted = self._act(desired, observed, setting, intent)
         self._safeguards.settle(wishes, intent, whole, self._learned[1], acted)
         self._remember(desired, setting, acted, intent)
+        problems = (*self._problems(guards), *self._neighbours.problems(desired, acted.observed))
         self._parts.reporter.tell(
             PassReport(
                 intent=intent,
                 view=view,
                 facts=facts,
-                wishes=replace(wishes, problems=(*wishes.problems, *self._problems(guards))),
+                wishes=replace(wishes, problems=(*wishes.problems, *problems)),
                 desired=desired,
                 generation=generation,
                 render_problem=self._texts.problem,
@@ -224,11 +241,20 @@ class Reconciler:
                 held=(*held, *acted.held),
                 outcomes=acted.outcomes,
                 failing=acted.failing,
+                fights=acted.fights,
+                suspects=acted.suspects,
+                journal_problem=self._parts.journal.problem,
                 bgp=None if self._parts.bgp is None else self._parts.bgp.view(),
                 age=age,
                 pending=self._safeguards.pending,
             )
         )
+
+    def _look(self) -> Observed:
+        """Read the kernel: the end of whatever was begun."""
+        observed = self._parts.kernel.observe(self._interest)
+        self._owner = self._parts.journal.settle(self._owner, observed.links)
+        return observed
 
     # ---- look ----------------------------------------------------------------------------------------
 
@@ -294,7 +320,7 @@ class Reconciler:
         changes = bgp.changes(self._learned[0])
         if changes is None:
             return False
-        quick = self._joiner.quick(ground.desired, ground.observed, changes.routes)
+        quick = self._joiner.quick(ground.desired, ground.observed, changes.routes, self._owner)
         plan, _ = self._planner.check(quick.plan, ground.observed, ground.setting)
         self._learned = (changes.version, {})
         if not plan.steps:
@@ -320,7 +346,7 @@ class Reconciler:
                 self._interest = replace(self._interest, exact=keys)
             return observed
         self._interest = replace(self._interest, exact=keys)
-        return self._parts.kernel.observe(self._interest)
+        return self._look()
 
     def _guards(
         self, wishes: Wishes, facts: Facts, desired: Desired, observed: Observed, intent: IntentView
@@ -328,28 +354,25 @@ class Reconciler:
         bgp = None if self._parts.bgp is None else self._parts.bgp.view()
         return self._safeguards.guards(facts, own_addresses(desired), observed, wishes, intent, bgp)
 
-    @staticmethod
-    def _setting(wishes: Wishes, view: LedgerView, guards: Screen, held: tuple[Held, ...]) -> Setting:
+    def _setting(self, wishes: Wishes, view: LedgerView, guards: Screen, held: tuple[Held, ...]) -> Setting:
         """Collect what limits the plan of this pass, and what its changes are due to."""
         slot = view.snapshot.slot if view.snapshot is not None else 0
-        return Setting(guards, textless(wishes), causes(wishes, slot), held)
+        return Setting(self._owner, guards, textless(wishes), causes(wishes, slot), held)
 
     def _act(self, desired: Desired, observed: Observed, setting: Setting, intent: IntentView) -> Acted:
         used: list[Held] = []
 
         def replan(seen: Observed) -> tuple[Plan, tuple[Held, ...]]:
-            planned = self._planner.plan(desired, seen, self._learned, self._unknown_peers, setting)
+            now = replace(setting, owner=self._owner)  # the last look may have found more of ours
+            planned = self._planner.plan(desired, seen, self._learned, self._unknown_peers, now)
             used.extend(self._planner.used)
             return planned
-
-        def look() -> Observed:
-            return self._parts.kernel.observe(self._interest)
 
         plan, held = replan(observed)
         may, request = self._may_act(plan, intent)
         if not may or not self._safeguards.ready(plan, observed, used, request, setting.guards):
             return self._actor.stand(plan, held, observed)
-        acted = self._actor.act(plan, held, observed, Round(look, replan, setting.causes))
+        acted = self._actor.act(plan, held, observed, Round(self._look, replan, setting.causes))
         self._safeguards.acted(plan, acted, used, setting.guards)
         return acted
 
@@ -372,13 +395,13 @@ def ownership(policy: Policy, links: Links) -> Ownership:
 
 def _services_up(observed: Observed, owner: Ownership) -> frozenset[ServiceName]:
     """Return the services whose link is in the kernel and ours."""
-    ours = {link.alias for link in observed.links if owner.links.get(link.name) == link.alias}
+    ours = {owner.links.get(link.name) for link in observed.links if owner.owns(link)}
     return frozenset(name for name in SERVICE_NAMES if f"dzagent:{name}" in ours)
 
 
 def _settle(intent: IntentView, observed: Observed, owner: Ownership) -> IntentView:
     """A lost intent file beside a tunnel of ours is doubt, not a wish to tear it down."""
-    ours = any(owner.links.get(link.name) == link.alias for link in observed.links)
+    ours = any(owner.owns(link) for link in observed.links)
     if not (intent.silent and ours):
         return intent
     message = "the intent file is gone but a tunnel of ours is up: say `dzagent enable` or `dzagent disable`"

@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from dzagent.audit import audit_line
 from dzagent.checkpoint import CheckpointFile, Pending, UndoneFile
 from dzagent.errors import StateError
+from dzagent.journal import Journal
 from dzagent.kernel.execute import execute
 from dzagent.kernel.protocol import Kernel
 from dzagent.model import SERVICE_NAMES, Outcome, Result, ServiceName
-from dzagent.plan_links import Ownership
-from dzagent.undo import interest_of, way_back
+from dzagent.ownership import Ownership
+from dzagent.undo import WayBack, interest_of, way_back
 from dzagent.undone import Undone
 
 log = logging.getLogger(__name__)
@@ -47,20 +48,28 @@ class RolledBack:
         return "; ".join(said)[:500] if said else "everything is as it was before"
 
 
-def roll_back(kernel: Kernel, owner: Ownership, pending: Pending) -> RolledBack:
-    """Undo a change, as far as it is still there and ours. Raises KernelError if the kernel cannot be read."""
+def roll_back(kernel: Kernel, owner: Ownership, journal: Journal, pending: Pending) -> RolledBack:
+    """Undo a change, as far as it is still there and ours. Raises KernelError if the kernel cannot be read.
+
+    journal: knows what is ours although its mark is gone, and what is begun.
+    """
+
+    def look() -> WayBack:
+        return way_back(pending.undo, kernel.observe(watched), replace(owner, claims=journal.claims))
+
     done: list[Outcome] = []
     failed: tuple[str, ...] = ()
     watched = interest_of(pending.undo, owner)
-    back = way_back(pending.undo, kernel.observe(watched), owner)
+    back = look()
     skipped = back.skipped
     for _ in range(ROUNDS):
         if not back.plan.steps:
             return RolledBack(tuple(done), skipped, ())
+        journal.begin(back.plan.steps)
         outcomes = execute(kernel, back.plan)
         done += outcomes
         failed = tuple(o.message or o.result.value for o in outcomes if o.result not in _GOOD)
-        back = way_back(pending.undo, kernel.observe(watched), owner)
+        back = look()
     left = tuple(f"{len(back.plan.steps)} steps of the way back are left" for _ in back.plan.steps[:1])
     return RolledBack(tuple(done), skipped, (*left, *failed) if left else ())
 
@@ -88,6 +97,7 @@ class Rollback:
     undone: UndoneFile
     kernel: Kernel
     owner: Ownership
+    journal: Journal
     links: Mapping[ServiceName, str]
     take_lock: Callable[[], int]
     give_back: Callable[[int], None]
@@ -142,7 +152,7 @@ class Rollback:
         try:
             if self._pending() is None:
                 return 0
-            rolled = roll_back(self.kernel, self.owner, pending)
+            rolled = roll_back(self.kernel, self.owner, self.journal, pending)
             account(rolled, pending, self.links)
             if rolled.failed and not last:
                 return None

@@ -13,16 +13,17 @@ from dzagent.actor import Acted
 from dzagent.approvals import Approvals, routing_objects
 from dzagent.bgp.joining import Learned
 from dzagent.bgp.speaker import BgpView
-from dzagent.checkpoint import CheckpointFile, Pending, UndoneFile, this_place
+from dzagent.checkpoint import CheckpointFile, Pending, UndoneFile
 from dzagent.config import Config
 from dzagent.confirming import Confirming, Files, NoWayBack
 from dzagent.errors import StateError
 from dzagent.held import Held
 from dzagent.hostfacts import Facts
 from dzagent.intent import IntentView
+from dzagent.journal import Journal, here
 from dzagent.kernel.protocol import Kernel
 from dzagent.model import Desired, Observed, Plan, Problem, Result, ServiceName
-from dzagent.plan_links import Ownership
+from dzagent.ownership import Ownership
 from dzagent.policy import Policy
 from dzagent.report import Reporter
 from dzagent.screen import Screen
@@ -43,6 +44,7 @@ class Ask:
     kernel: Kernel
     reporter: Reporter
     owner: Ownership
+    journal: Journal
     links: Mapping[ServiceName, str]
     now: Callable[[], float]
     unix: Callable[[], float]
@@ -53,8 +55,8 @@ class Safeguards:
     """Everything that stands between a plan and the kernel. The loop's thread alone calls it."""
 
     def __init__(self, ask: Ask) -> None:
-        paths, place = ask.config.paths, this_place()
-        self._policy, self._links, self._owner = ask.policy, ask.links, ask.owner
+        paths, place = ask.config.paths, here()
+        self._policy, self._links = ask.policy, ask.links
         self._now = ask.now
         self._reporter = ask.reporter
         self._trust = Trust(paths.trust, makers(ask.config, ask.policy, __version__))
@@ -66,7 +68,15 @@ class Safeguards:
             paths.confirmation,
         )
         self._confirming = Confirming(
-            files, ask.kernel, ask.reporter, ask.owner, ask.links, ask.now, ask.unix, ask.helper
+            files,
+            ask.kernel,
+            ask.reporter,
+            ask.owner,
+            ask.journal,
+            ask.links,
+            ask.now,
+            ask.unix,
+            ask.helper,
         )
 
     # ---- before a pass ---------------------------------------------------------------------------------

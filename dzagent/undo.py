@@ -17,6 +17,7 @@ from dzagent.model import (
     Desired,
     Interest,
     KernelObject,
+    Link,
     Observed,
     Origin,
     Plan,
@@ -25,7 +26,8 @@ from dzagent.model import (
     Wanted,
     key,
 )
-from dzagent.plan import Ownership, interest, make_plan
+from dzagent.ownership import Ownership
+from dzagent.plan import interest, make_plan
 from dzagent.status import describe
 
 _ORIGIN = Origin("unicast", "rollback.json", 0)
@@ -59,7 +61,7 @@ def undo_of(plan: Plan, observed: Observed, owner: Ownership) -> Undo:
 
 def ours(observed: Observed, owner: Ownership) -> tuple[KernelObject, ...]:
     """Return everything that the marks show to be ours."""
-    links = [link.tunnel for link in observed.links if owner.owns(link) and link.tunnel is not None]
+    links = [link.tunnel for link in observed.links if _is_ours(link, owner) and link.tunnel is not None]
     names = {link.name for link in links}
     return (
         *links,
@@ -69,12 +71,20 @@ def ours(observed: Observed, owner: Ownership) -> tuple[KernelObject, ...]:
     )
 
 
-def no_way_back(undo: Undo) -> str | None:
+def _is_ours(link: SeenLink, owner: Ownership) -> bool:
+    """A link of ours that somebody has renamed is no concern of a rollback."""
+    return link.name in owner.links and owner.owns(link)
+
+
+def no_way_back(undo: Undo, owner: Ownership) -> str | None:
     """Say what could not be restored, since no line of our grammar makes it; None if everything could."""
     for obj in (*undo.restore, *undo.remove):
         try:
             format_object(obj)
+            known = not isinstance(obj, Link) or owner.links.get(obj.name) == obj.alias
         except GrammarError:
+            known = False
+        if not known:
             return f"{describe(obj)} is not as dzagent makes it, and could not be restored"
     return None
 
@@ -101,7 +111,7 @@ def way_back(undo: Undo, observed: Observed, owner: Ownership) -> WayBack:
             skipped.append(f"{describe(obj)} is not removed: it is {describe(holder)} now")
     touched = {obj for obj in held.values() if obj in made or key(obj) in back}
     seen = _limited(observed, owner, touched)
-    standing = [link.tunnel for link in seen.links if owner.owns(link) and link.tunnel not in touched]
+    standing = [link.tunnel for link in seen.links if _is_ours(link, owner) and link.tunnel not in touched]
     wanted = [*(link for link in standing if link is not None), *restore]
     plan = make_plan(Desired(tuple(Wanted(obj, _ORIGIN) for obj in wanted)), seen, owner)
     skipped += [f"{describe(c.wanted.obj)} is not restored: {c.owner}" for c in plan.conflicts]
@@ -117,13 +127,13 @@ def _limited(observed: Observed, owner: Ownership, touched: set[KernelObject]) -
 
     return replace(
         observed,
-        links=tuple(link for link in observed.links if not owner.owns(link) or _usable(link)),
+        links=tuple(link for link in observed.links if not owner.owns(link) or _usable(link, owner)),
         addresses=tuple(obj for obj in rest(observed.addresses) if isinstance(obj, Address)),
         routes=tuple(obj for obj in rest(observed.routes) if isinstance(obj, Route)),
         rules=tuple(obj for obj in observed.rules if obj not in mine),
     )
 
 
-def _usable(link: SeenLink) -> bool:
-    """A link of our name and mark that is no tunnel is none that a rollback touches."""
-    return link.tunnel is not None
+def _usable(link: SeenLink, owner: Ownership) -> bool:
+    """A link of ours that is no tunnel, or that somebody has renamed, is none that a rollback touches."""
+    return link.tunnel is not None and link.name in owner.links

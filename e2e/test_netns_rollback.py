@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from dzagent.checkpoint import CheckpointFile, UndoneFile, this_place
+from dzagent.checkpoint import CheckpointFile, UndoneFile
+from dzagent.journal import here
 from dzagent.kernel.iproute import IpRoute
 from dzagent.policy import Policy
 from dzagent.reconcile import Reconciler, ownership
@@ -176,7 +177,7 @@ def test_a_confirmed_change_stays_when_the_agent_dies(
 ) -> None:
     process = dying(5)
     owner = ownership(Policy(), World(tmp_path / "w").config.links)
-    CheckpointFile(tmp_path / "run" / "agent" / "rollback.json", owner, this_place()).clear()
+    CheckpointFile(tmp_path / "run" / "agent" / "rollback.json", owner, here()).clear()
     process.send_signal(signal.SIGKILL)
     process.wait()
     time.sleep(7)

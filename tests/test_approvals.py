@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from dzagent.approvals import Approvals
-from dzagent.checkpoint import Place
 from dzagent.errors import StateError
 from dzagent.held import Held, held_id, making, plan_id, step_key
 from dzagent.model import Action, Origin, Outcome, Plan, Result, Rule, Step
@@ -19,7 +18,7 @@ ANY = IPv4Network("0.0.0.0/0")
 RULE = Rule(100, ANY, IPv4Network("203.0.113.0/24"), 100, 210)
 STEP = Step(Action.ADD, None, RULE, "missing", Origin("unicast", "x", 1))
 HELD = Held(STEP, "it would capture")
-HERE = Place("boot", 1)
+HERE = "boot 1"
 
 
 class Desk:
@@ -30,7 +29,7 @@ class Desk:
         self.now = 1000.0
         self.agent = self.start()
 
-    def start(self, place: Place = HERE) -> Approvals:
+    def start(self, place: str = HERE) -> Approvals:
         self.agent = Approvals(self.requests, self.accepted, place, 600.0, lambda: self.now)
         return self.agent
 
@@ -119,7 +118,7 @@ def test_what_was_let_in_is_known_while_it_is_there(desk: Desk) -> None:
     desk.agent.consume((HELD,), outcomes())
     assert desk.agent.accepted == {making(RULE)}
     assert desk.start().accepted == {making(RULE)}
-    assert desk.start(Place("boot", 2)).accepted == frozenset(), "another namespace"
+    assert desk.start("boot 2").accepted == frozenset(), "another namespace"
     assert desk.start().accepted == {making(RULE)}
     desk.agent.forget_absent(lambda: (RULE,))
     assert desk.agent.accepted == {making(RULE)}

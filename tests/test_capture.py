@@ -25,7 +25,8 @@ from dzagent.model import (
     SeenLink,
     Wanted,
 )
-from dzagent.plan import Ownership, make_plan
+from dzagent.ownership import Ownership
+from dzagent.plan import make_plan
 from dzagent.protect import SSH_LOCAL, SSH_PEER
 from dzagent.routing import Routing
 

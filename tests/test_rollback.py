@@ -12,16 +12,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from dzagent.checkpoint import CheckpointFile, Pending, Place, UndoneFile
+from dzagent.checkpoint import CheckpointFile, Pending, UndoneFile
 from dzagent.daemon import main, take_lock
 from dzagent.errors import KernelError, StateError
+from dzagent.journal import Journal
 from dzagent.kernel.detached import detach, reap
 from dzagent.model import Result
 from dzagent.rollback import Rollback, finish
 from tests.fake_kernel import FakeKernel, Fault
 from tests.test_undo import LINK, MOVED, OVERLAY, OWNER, changed, converge, state, world
 
-HERE = Place("boot", 1)
+HERE = "boot 1"
 
 
 class Stage:
@@ -62,6 +63,7 @@ class Stage:
             undone=self.undone,
             kernel=self.kernel,
             owner=OWNER,
+            journal=Journal(),
             links={"unicast": "doublezero0", "multicast": "doublezero1"},
             take_lock=self.lock,
             give_back=self.give,

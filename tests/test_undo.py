@@ -21,7 +21,8 @@ from dzagent.model import (
     Rule,
     Wanted,
 )
-from dzagent.plan import Ownership, interest, make_plan
+from dzagent.ownership import Ownership
+from dzagent.plan import interest, make_plan
 from dzagent.undo import Undo, interest_of, no_way_back, ours, undo_of, way_back
 from tests.fake_kernel import FakeKernel
 
@@ -101,7 +102,7 @@ def test_every_change_can_be_undone(
     was = state(kernel)
     plan = make_plan(desired(other), observe(kernel), OWNER)
     undo = undo_of(plan, observe(kernel), OWNER)
-    assert no_way_back(undo) is None
+    assert no_way_back(undo, OWNER) is None
     execute(kernel, plan)
     assert go_back(kernel, undo) == ()
     assert state(kernel) == was
@@ -151,7 +152,7 @@ def test_what_no_line_makes_has_no_way_back() -> None:
     converge(kernel, (LINK, OVERLAY))
     kernel.addresses.append(replace(DZ, extra=("label x",)))
     undo = changed(kernel, LINK, OVERLAY)
-    why = no_way_back(undo)
+    why = no_way_back(undo, OWNER)
     assert why is not None
     assert "label x" in why
 

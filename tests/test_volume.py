@@ -22,7 +22,8 @@ from dzagent.model import (
     ServiceName,
     Wanted,
 )
-from dzagent.plan import Ownership, make_plan
+from dzagent.ownership import Ownership
+from dzagent.plan import make_plan
 from dzagent.policy import GuardRules
 from dzagent.volume import Rate, Unproven, excessive, too_large_a_share, too_many, too_often
 

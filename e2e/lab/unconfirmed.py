@@ -15,11 +15,12 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from dzagent.age import boot_seconds
-from dzagent.checkpoint import CheckpointFile, UndoneFile, this_place
+from dzagent.checkpoint import CheckpointFile, UndoneFile
 from dzagent.config import load_config
 from dzagent.confirming import Confirming, Files
 from dzagent.daemon import _helper, take_lock
 from dzagent.intent import IntentView
+from dzagent.journal import Journal, here
 from dzagent.kernel.execute import execute
 from dzagent.kernel.iproute import IpRoute
 from dzagent.model import SERVICE_NAMES, Desired, Origin, Protected, Rule, Wanted
@@ -48,13 +49,14 @@ def main() -> None:
     execute(kernel, make_plan(desired(OLD), kernel.observe(interest(desired(OLD), owner)), owner))
     confirming = Confirming(
         Files(
-            CheckpointFile(config.paths.checkpoint, owner, this_place()),
+            CheckpointFile(config.paths.checkpoint, owner, here()),
             UndoneFile(config.paths.undone, owner),
             config.paths.confirmation,
         ),
         kernel,
         Reporter(config, version="0", pid=0, clock=time.time),
         owner,
+        Journal(config.paths.journal, here()),
         {name: config.links.of(name) for name in SERVICE_NAMES},
         boot_seconds,
         time.time,
