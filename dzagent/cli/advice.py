@@ -34,7 +34,9 @@ def advice(condition: Json, status: Json) -> str:
     kind, reason = text(condition, "type"), text(condition, "reason")
     if kind == "Ready":
         return _for_ready(reason, status)
-    if kind == "InSync" and reason == "Waiting":
+    if (kind == "InSync" and reason in {"Waiting", "Held"}) or "`dzagent approve" in text(
+        condition, "message"
+    ):
         return ""  # its message says how to go on
     return _BY_CONDITION.get(kind, "")
 

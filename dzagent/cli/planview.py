@@ -19,7 +19,7 @@ def plan_lines(plan: Json, sheet: Paper) -> list[str]:
     return [
         *_headline(plan, len(steps), sheet),
         *(line for n, step in enumerate(steps, 1) for line in _step(n, step, sheet)),
-        *_section("Withheld", _held(plan), sheet),
+        *_withheld(plan, sheet),
         *_section("In the way", _conflicts(plan), sheet),
         *_commands(plan, sheet),
     ]
@@ -30,7 +30,8 @@ def _headline(plan: Json, steps: int, sheet: Paper) -> list[str]:
     if not plan_id:
         return sheet.wrap(f"no plan: {text(plan, 'message')}")
     if not steps:
-        words = f"plan {plan_id}: nothing to do"
+        waits = objects(plan, "held")
+        words = f"plan {plan_id}: {'nothing to do but what is withheld' if waits else 'nothing to do'}"
     else:
         following = {
             "manual": f"apply it with `dzagent apply {plan_id}`",
@@ -57,20 +58,36 @@ def because(step: Json) -> str:
 
 
 def _held(plan: Json) -> list[str]:
-    """One text for each thing that is withheld: many steps of one id are one thing."""
+    """One text for each thing that is withheld."""
+    return [_held_thing(items) for items in _things(plan)]
+
+
+def _things(plan: Json) -> list[list[Json]]:
+    """Return the steps of each thing that is withheld: many steps of one id are one thing."""
     things: dict[str, list[Json]] = {}
     for number, item in enumerate(objects(plan, "held")):
         things.setdefault(text(item, "id") or f"#{number}", []).append(item)
-    return [_held_thing(items) for items in things.values()]
+    return list(things.values())
+
+
+def _withheld(plan: Json, sheet: Paper) -> Iterator[str]:
+    """What is withheld and why, each with the command that lets it through on a line of its own, to be copied."""
+    things = _things(plan)
+    if things:
+        yield ""
+        yield sheet.paint("Withheld", "yellow", bold=True)
+    for items in things:
+        yield from sheet.wrap(_held_thing(items), "  - ", "    ")
+        command = text(items[0], "approve")
+        if command:
+            yield from sheet.wrap(f"to let it through, once: {command}", "    ")
 
 
 def _held_thing(items: list[Json]) -> str:
     named = [f"{text(item, 'action')} {text(item, 'object')}" for item in items[:_MAX_NAMED]]
     if len(items) > _MAX_NAMED:
         named.append(f"and {len(items) - _MAX_NAMED} more")
-    command = text(items[0], "approve")
-    how = f" To let it through once: `{command}`" if command else ""
-    return f"{', '.join(named)}: {text(items[0], 'why')}{how}"
+    return f"{', '.join(named)}: {text(items[0], 'why')}"
 
 
 def _conflicts(plan: Json) -> list[str]:
