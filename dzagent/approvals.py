@@ -12,7 +12,7 @@ from dzagent.errors import StateError
 from dzagent.files import read_json, write_json
 from dzagent.held import Held, making, step_key
 from dzagent.intent import intent_stamp
-from dzagent.model import Action, KernelObject, Observed, Outcome, Result
+from dzagent.model import Action, Observed, Outcome, Result
 from dzagent.state import ApprovalRequest, read_approvals
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ class Approvals:
         self._stamp = intent_stamp(requests)
         self._seen = frozenset(self._read())
         self._accepted: frozenset[str] | None = None
+        self._looked_at: object = None
 
     # ---- approvals -------------------------------------------------------------------------------------
 
@@ -112,15 +113,18 @@ class Approvals:
             self._accepted = self._load()
         return self._accepted
 
-    def forget_absent(self, present: Callable[[], Iterable[KernelObject]]) -> None:
-        """Forget what is no longer in the kernel: an approval counts once."""
-        if not self.accepted:
+    def forget_absent(self, observed: Observed) -> None:
+        """Forget what is no longer in the kernel: an approval counts once. It lets in routes and rules alone."""
+        seen = (observed.routes, observed.rules)
+        if not self.accepted or seen == self._looked_at:
             return
-        there = set(map(making, present()))
+        self._looked_at = seen
+        there = {making(obj) for group in seen for obj in group}
         if self.accepted - there:
             self._remember(self.accepted & there)
 
     def _remember(self, accepted: frozenset[str]) -> None:
+        self._looked_at = None
         self._accepted = accepted
         document = {
             "version": 1,
@@ -146,8 +150,3 @@ class Approvals:
         if not isinstance(accepted, list):
             return frozenset()
         return frozenset(text for text in accepted[:MAX_ACCEPTED] if isinstance(text, str))
-
-
-def routing_objects(observed: Observed) -> Iterable[KernelObject]:
-    """Return what an approval can have let in: routes and rules."""
-    return (*observed.routes, *observed.rules)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -131,7 +132,8 @@ class Confirming:
             self._pending = self._files.checkpoint.read()
         except StateError as error:
             problems.append(Problem("CheckpointUnreadable", f"{error}: the last change is not rolled back"))
-            self._files.checkpoint.set_aside()
+            with suppress(StateError):  # then it is reported again by the next process
+                self._files.checkpoint.set_aside()
         try:
             self._undone = self._files.undone.read()
         except StateError as error:
@@ -154,11 +156,19 @@ class Confirming:
 
     def _close(self, result: str, message: str) -> None:
         pending = self._pending
-        self._files.checkpoint.clear()
         self._pending = None
+        try:
+            self._files.checkpoint.clear()
+        except StateError as error:
+            self._stuck(error)
         if pending is not None:
             log.info("plan %s is %s: %s", pending.plan_id, result, message)
             self._reporter.applied(pending.plan_id, result, message)
+
+    def _stuck(self, error: StateError) -> None:
+        """A file that cannot be removed stops no repair: this process knows, and the next one undoes what is undone."""
+        message = f"{error}: remove it, or the next dzagentd rolls that change back"
+        self._problems = (*self._problems, Problem("CheckpointStuck", message))
 
     def _undo(self, pending: Pending) -> None:
         self._tries += 1
@@ -168,8 +178,12 @@ class Confirming:
         if rolled.failed and self._tries < TRIES:
             self._retry_at = self._now() + RETRY
             return
-        self._undone = finish(self._files.checkpoint, self._files.undone, pending, self._unix())
+        self._undone = Undone(pending.plan_id, self._unix(), pending.undo.remove, pending.undo.restore)
         self._pending, self._tries, self._retry_at = None, 0, 0.0
+        try:
+            finish(self._files.checkpoint, self._files.undone, self._undone)
+        except StateError as error:
+            self._stuck(error)
         result = "not rolled back" if rolled.failed else "rolled back"
         self._reporter.applied(pending.plan_id, result, rolled.message)
 

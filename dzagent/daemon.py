@@ -179,8 +179,8 @@ def _rollback(config: Config) -> Rollback:
 
 
 def _helper(config: Config) -> Callable[[], None] | None:
-    """Return what watches over an unconfirmed change from outside; None under systemd, whose timer does."""
-    if "NOTIFY_SOCKET" in os.environ or "INVOCATION_ID" in os.environ:
+    """Return what watches over an unconfirmed change from outside; None under our systemd unit, whose timer does."""
+    if "NOTIFY_SOCKET" in os.environ:
         return None
     options = ("--config", config.file) if Path(config.file).exists() else ()
     started: list[int] = []

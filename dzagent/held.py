@@ -84,6 +84,8 @@ def dependents(plan: Plan, held: Collection[Held]) -> tuple[Held, ...]:
 
     These are addresses and routes on a link that is not made, and rules that point at a table whose route is not.
     """
+    if not held:
+        return ()
     makes = [item.step.target for item in held if item.step.action is Action.ADD]
     links = {obj.name for obj in makes if isinstance(obj, Link)}
     tables = {obj.table for obj in makes if isinstance(obj, Route)}

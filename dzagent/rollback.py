@@ -156,21 +156,20 @@ class Rollback:
             account(rolled, pending, self.links)
             if rolled.failed and not last:
                 return None
-            finish(self.file, self.undone, pending, self.unix())
+            undone = Undone(pending.plan_id, self.unix(), pending.undo.remove, pending.undo.restore)
+            finish(self.file, self.undone, undone)
             return 1 if rolled.failed else 0
         finally:
             self.give_back(lock)
 
 
-def finish(file: CheckpointFile, undone: UndoneFile, pending: Pending, at: float) -> Undone:
+def finish(file: CheckpointFile, memory: UndoneFile, undone: Undone) -> None:
     """Remember what was rolled back, then close the checkpoint: if this is cut off in between, it is done again.
 
     Raises StateError if the checkpoint cannot be closed. That it cannot be remembered (a full disk) is logged.
     """
-    record = Undone(pending.plan_id, at, pending.undo.remove, pending.undo.restore)
     try:
-        undone.write(record)
+        memory.write(undone)
     except StateError as error:
         log.warning("%s: a restarted agent will do it again", error)
     file.clear()
-    return record

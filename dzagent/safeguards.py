@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 
 from dzagent import __version__
 from dzagent.actor import Acted
-from dzagent.approvals import Approvals, routing_objects
+from dzagent.approvals import Approvals
 from dzagent.bgp.joining import Learned
 from dzagent.bgp.speaker import BgpView
 from dzagent.checkpoint import CheckpointFile, Pending, UndoneFile
@@ -115,7 +115,7 @@ class Safeguards:
     ) -> Screen:
         """Return what the plan of this pass is judged by."""
         self._approvals.refresh()
-        self._approvals.forget_absent(lambda: routing_objects(observed))
+        self._approvals.forget_absent(observed)
         why = self._trust.unproven(wishes, intent)
         recent = self._rate.recent(self._now()) if why else {}
         return Screen(

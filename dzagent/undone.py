@@ -46,9 +46,9 @@ def redone(
     """
     if undone is None:
         return ()
-    keys = undone.keys
+    keys, reason, name = undone.keys, undone.reason, undone.id
     return tuple(
-        Held(step, undone.reason, "rollback", undone.id)
+        Held(step, reason, "rollback", name)
         for step in plan.steps
         if step_key(step) in keys
         and not (step.action is Action.DELETE and service_of(step.target, links) in spared)

@@ -125,7 +125,7 @@ def dying(netns: Namespace, tmp_path: Path) -> Iterator[Callable[[int], subproce
     config = tmp_path / "config.yaml"
     config.write_text(f"directories:\n  run: {tmp_path}/run\n  state: {tmp_path}/state\n")
     started: list[subprocess.Popen[str]] = []
-    environment = {k: v for k, v in os.environ.items() if k not in {"INVOCATION_ID", "NOTIFY_SOCKET"}}
+    environment = {k: v for k, v in os.environ.items() if k != "NOTIFY_SOCKET"}
 
     def start(seconds: int) -> subprocess.Popen[str]:
         command = ["ip", "netns", "exec", netns.name, sys.executable, "-m", "e2e.lab.unconfirmed"]

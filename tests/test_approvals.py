@@ -11,7 +11,7 @@ import pytest
 from dzagent.approvals import Approvals
 from dzagent.errors import StateError
 from dzagent.held import Held, held_id, making, plan_id, step_key
-from dzagent.model import Action, Origin, Outcome, Plan, Result, Rule, Step
+from dzagent.model import Action, Observed, Origin, Outcome, Plan, Result, Rule, Step
 from dzagent.state import MAX_APPROVALS, ApprovalRequest, read_approvals, request_approval
 
 ANY = IPv4Network("0.0.0.0/0")
@@ -120,9 +120,9 @@ def test_what_was_let_in_is_known_while_it_is_there(desk: Desk) -> None:
     assert desk.start().accepted == {making(RULE)}
     assert desk.start("boot 2").accepted == frozenset(), "another namespace"
     assert desk.start().accepted == {making(RULE)}
-    desk.agent.forget_absent(lambda: (RULE,))
+    desk.agent.forget_absent(Observed(rules=(RULE,)))
     assert desk.agent.accepted == {making(RULE)}
-    desk.agent.forget_absent(lambda: ())
+    desk.agent.forget_absent(Observed())
     assert desk.start().accepted == frozenset()
 
 

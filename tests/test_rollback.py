@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from dzagent.journal import Journal
 from dzagent.kernel.detached import detach, reap
 from dzagent.model import Result
 from dzagent.rollback import Rollback, finish
+from dzagent.undone import Undone
 from tests.fake_kernel import FakeKernel, Fault
 from tests.test_undo import LINK, MOVED, OVERLAY, OWNER, changed, converge, state, world
 
@@ -169,7 +169,7 @@ def test_it_is_remembered_before_the_checkpoint_is_closed(
 
     monkeypatch.setattr(CheckpointFile, "clear", cut_off)
     with pytest.raises(KeyboardInterrupt):
-        finish(stage.file, stage.undone, replace(stage.pending), 1.0)
+        finish(stage.file, stage.undone, Undone("ab12", 1.0, (MOVED,), (LINK,)))
     assert stage.undone.read() is not None
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from dzagent.checkpoint import CheckpointFile
+from dzagent.errors import StateError
 from dzagent.files import write_json
 from dzagent.model import Address, Result, Route, Rule
 from dzagent.policy import GuardRules, Policy
@@ -463,3 +465,35 @@ def test_foreign_objects_are_never_touched_by_a_rollback(manual: World) -> None:
     manual.run()
     assert [r for r in manual.kernel.routes if r.protocol != 210] == before
     assert manual.kernel.rules == [FOREIGN_RULE]
+
+
+def test_files_that_cannot_be_removed_stop_no_repair(manual: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stuck(self: CheckpointFile) -> None:
+        raise StateError(f"{self.path} cannot be removed (Read-only file system)")
+
+    monkeypatch.setattr(CheckpointFile, "clear", stuck)
+    monkeypatch.setattr(CheckpointFile, "set_aside", stuck)
+    confirm(manual, moved(manual))
+    assert manual.status()["last_apply"]["result"] == "confirmed"
+    assert "CheckpointStuck" in {p["code"] for p in manual.status()["problems"]}
+    manual.clock.now += 1000
+    assert manual.run(2) == 0
+    assert remote(manual) == IPv4Address("192.0.2.9")
+    manual.config.paths.checkpoint.write_text("{")
+    manual.restart()
+    manual.run(2)
+    assert manual.condition("InSync")[0] == "True"
+
+
+def test_an_undone_change_whose_file_stays_is_undone_once(
+    manual: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stuck(self: CheckpointFile) -> None:
+        raise StateError(f"{self.path} cannot be removed (Read-only file system)")
+
+    monkeypatch.setattr(CheckpointFile, "clear", stuck)
+    moved(manual)
+    manual.clock.now += 100
+    assert manual.run(3) == 1
+    assert manual.status()["last_apply"]["result"] == "rolled back"
+    assert manual.condition("Held") == ("True", "RolledBack")

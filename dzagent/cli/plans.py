@@ -90,7 +90,8 @@ def apply(
     outcome = wait(client.status, judge_applied(plan_id, before), timeout, progress=Progress())
     _tell(plan_id, outcome, waited=True, as_json=as_json)
     if not outcome.done:
-        raise Failure(f"plan {plan_id} was not applied: {outcome.message}")
+        back = "" if confirm is None else "; what was done of it is rolled back unless it is confirmed"
+        raise Failure(f"plan {plan_id} was not applied: {outcome.message}{back}")
     if confirm is not None and not as_json:
         click.echo(f"it is rolled back in {confirm} s unless you say: dzagent confirm {plan_id}")
 
