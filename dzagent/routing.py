@@ -145,9 +145,9 @@ class Routing:
                     break
 
     def _jump(self, item: _Compiled) -> list[int]:
-        """A jump goes to the first rule of that priority; without one the rule does nothing."""
+        """A jump goes to the first rule of that priority; without one the rule does nothing. The kernel allows none back."""
         place = self._places.get(item.target)
-        return [] if place is None or item.target <= item.rule.priority else [place]
+        return [] if place is None else [place]
 
     def _act(self, item: _Compiled, dst: int) -> tuple[Sequence[Route | None], bool]:
         """Return where a matching rule may lead, nothing if on to the next one; and whether nothing comes after that."""
