@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -112,7 +113,10 @@ class Rollback:
         """
         tries = 0
         while True:
-            pending = self._pending()
+            try:
+                pending = self.file.read()
+            except StateError as error:
+                return self._unreadable(error)
             if pending is None:
                 return 0
             left = pending.deadline - self.now()
@@ -135,12 +139,16 @@ class Rollback:
                 return 1
             self.sleep(STEP)
 
-    def _pending(self) -> Pending | None:
-        try:
-            return self.file.read()
-        except StateError as error:
-            log.error("%s", error)  # noqa: TRY400 its text says all
-            return None
+    def _unreadable(self, error: StateError) -> int:
+        """What cannot be read would start us again and again: it is moved away, unless an agent is there to do so."""
+        log.error("%s: the last change is not rolled back", error)
+        with suppress(StateError):
+            lock = self.take_lock()
+            try:
+                self.file.set_aside()
+            finally:
+                self.give_back(lock)
+        return 1
 
     def _once(self, pending: Pending, *, last: bool) -> int | None:
         """Try once; None if it has to be tried again. A living agent does it by itself: it holds the lock."""
@@ -150,8 +158,8 @@ class Rollback:
             log.info("%s", error)
             return None
         try:
-            if self._pending() is None:
-                return 0
+            if self.file.read() is None:
+                return 0  # it was confirmed at the last moment
             rolled = roll_back(self.kernel, self.owner, self.journal, pending)
             account(rolled, pending, self.links)
             if rolled.failed and not last:

@@ -156,9 +156,26 @@ def test_a_full_disk_does_not_stop_it(stage: Stage) -> None:
     assert stage.file.read() is None
 
 
-def test_a_checkpoint_that_cannot_be_read_is_nothing_to_do(stage: Stage) -> None:
+def test_a_checkpoint_that_cannot_be_read_is_moved_away_once(stage: Stage) -> None:
     stage.file.path.write_text("{")
+    stage.busy = 1
+    assert stage.run() == 1
+    assert stage.file.path.exists(), "an agent runs"
+    assert stage.run(wait=True) == 1
+    assert not stage.file.path.exists()
+    assert stage.run(wait=True) == 0
+    assert state(stage.kernel) == stage.after
+
+
+def test_a_confirmation_at_the_last_moment_counts(stage: Stage) -> None:
+    def lock() -> int:
+        stage.file.clear()
+        return 7
+
+    stage.now = 100.0
+    stage.lock = lock  # type: ignore[method-assign]
     assert stage.run() == 0
+    assert (state(stage.kernel), stage.given) == (stage.after, 1)
 
 
 def test_it_is_remembered_before_the_checkpoint_is_closed(
