@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -30,11 +30,16 @@ from dzagent.intent import IntentReader
 from dzagent.journal import Journal, here
 from dzagent.kernel.detached import detach, reap
 from dzagent.kernel.iproute import IpRoute
+from dzagent.kernel.run import Completed, Runner, run
 from dzagent.ledgerside import LedgerSide
+from dzagent.maintain import check_files, remove_all
+from dzagent.marks import ownership, write_marks
 from dzagent.model import SERVICE_NAMES
+from dzagent.notify import Pulse, pulse_of
 from dzagent.outside import Outside
+from dzagent.ownership import Ownership
 from dzagent.policy import find_policy, load_policy
-from dzagent.reconcile import Parts, Reconciler, ownership
+from dzagent.reconcile import Parts, Reconciler
 from dzagent.render import Templates
 from dzagent.report import Reporter
 from dzagent.rollback import Rollback
@@ -57,14 +62,19 @@ LOCK_SECONDS, LOCK_STEP = 1.0, 0.05
 class Daemon:
     """The running agent: one loop, one thread that polls the ledger, one that watches BGP, one wake socket."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(
+        self, config: Config, pulse: Pulse | None = None, helper: Callable[[], None] | None = None
+    ) -> None:
+        """helper: starts what undoes an unconfirmed change if this process dies; None where something else does."""
         self._config = config
+        self._pulse = pulse or Pulse()
         self._stopping = threading.Event()
         self.wake = Wake()
         policy_file = find_policy(config.policy, (SITE_POLICIES, *places("policies")))
         policy = load_policy(policy_file)
         templates = Templates([config.templates, *places("templates")])
-        kernel = IpRoute()
+        self._marks = ownership(config, policy)
+        kernel = IpRoute(beating(run, self._pulse.beat))
         self._probe = HostProbe(
             config, policy, kernel, clock=time.monotonic, outside=_outside(config, self.wake)
         )
@@ -97,7 +107,8 @@ class Daemon:
                 reporter=Reporter(config, version=__version__, pid=os.getpid(), clock=time.time),
                 now=boot_seconds,
                 bgp=self._bgp,
-                helper=_helper(config),
+                helper=helper,
+                pulse=self._pulse,
                 journal=Journal(config.paths.journal, here()),
                 managers=running_managers,
                 around=kernel,
@@ -108,6 +119,7 @@ class Daemon:
         """Run until SIGTERM or SIGINT. Tunnels, routes and rules stay: stop is not disable."""
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
+        _record(self._config, self._marks)
         self._socket.start()
         self._ledger.start()
         self._bgp.start()
@@ -117,6 +129,7 @@ class Daemon:
         try:
             self._reconciler.run(self.wake, self._stopping.is_set)
         finally:
+            self._pulse.stopping()
             self._bgp.stop()
             self._ledger.stop()
             self._socket.stop()
@@ -125,6 +138,26 @@ class Daemon:
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping.set()
         self.wake.set("stop")
+
+
+def beating(runner: Runner, beat: Callable[[], None]) -> Runner:
+    """Return a runner that beats after every program: a pass of many steps is slow, and alive."""
+
+    def run_and_beat(program: str, args: Sequence[str], stdin: str = "") -> Completed:
+        try:
+            return runner(program, args, stdin)
+        finally:
+            beat()
+
+    return run_and_beat
+
+
+def _record(config: Config, owner: Ownership) -> None:
+    """Keep the marks for a teardown whose configuration is another; without it the configuration has to do."""
+    try:
+        write_marks(config, owner)
+    except StateError as error:
+        log.warning("%s", error)
 
 
 def _outside(config: Config, wake: Wake) -> Outside | None:
@@ -163,7 +196,7 @@ def take_lock(
 def _rollback(config: Config) -> Rollback:
     """Put together what undoes a change without the rest of the agent."""
     policy = load_policy(find_policy(config.policy, (SITE_POLICIES, *places("policies"))))
-    owner = ownership(policy, config.links)
+    owner = ownership(config, policy)
     return Rollback(
         file=CheckpointFile(config.paths.checkpoint, owner, here()),
         undone=UndoneFile(config.paths.undone, owner),
@@ -193,22 +226,37 @@ def _helper(config: Config) -> Callable[[], None] | None:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="Configuration file.")
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Configuration; without it /etc/dzagent/config.yaml, or the defaults if that does not exist.",
+)
+@click.option("--check", is_flag=True, help="Only say whether configuration and policy can be used.")
+@click.option("--teardown", is_flag=True, help="Take down everything of ours, stay disabled, and end.")
 @click.option(
     "--rollback",
     is_flag=True,
-    help="Undo the change that nobody confirmed, if its time has come and no agent runs, and exit.",
+    help="Undo the change that nobody confirmed, if its time has come and no agent runs, and end.",
 )
 @click.option("--wait", "waits", is_flag=True, help="With --rollback: wait until its time has come.")
 @click.version_option(__version__, prog_name="dzagentd")
-def main(config_file: Path | None, *, rollback: bool, waits: bool) -> None:
+def main(config_file: Path | None, *, check: bool, teardown: bool, rollback: bool, waits: bool) -> None:
     """Keep this host's DoubleZero tunnels equal to what the ledger says.
 
     Runs in the foreground and logs to standard error. Needs CAP_NET_ADMIN. SIGTERM ends it and leaves the
     tunnels as they are; `dzagent disable` takes them down.
+
+    --teardown needs neither a ledger nor a usable configuration; no other dzagentd may run.
     """
     if waits and not rollback:
         raise click.UsageError("--wait goes with --rollback")
+    policies = (SITE_POLICIES, *places("policies"))
+    if check:
+        sys.exit(check_files(config_file, policies))
+    if teardown:
+        sys.exit(remove_all(config_file, policies, kernel=IpRoute(), lock=take_lock))
     try:
         config = load_config(config_file or DEFAULT_CONFIG, required=config_file is not None)
         logging.basicConfig(
@@ -220,7 +268,8 @@ def main(config_file: Path | None, *, rollback: bool, waits: bool) -> None:
             sys.exit(_rollback(config).run(wait=waits))
         lock = take_lock(config.paths.lock)
         gc.set_threshold(*GC_THRESHOLD)
-        Daemon(config).run()
+        helper = _helper(config)  # first: the pulse takes the service manager's variables away
+        Daemon(config, pulse_of(os.environ, os.getpid()), helper).run()
         os.close(lock)
     except DzagentError as error:
         click.echo(f"dzagentd: {error}", err=True)

@@ -54,8 +54,8 @@ class PassReport:
     """Everything one pass looked at and did.
 
     plan: what is left to do after it. failing: how those steps of it ended that failed, now or earlier. fights: what
-    somebody else keeps undoing. suspects: who may do so. journal_problem: why the journal cannot be written. pending: a
-    change that is undone unless somebody confirms it.
+    somebody else keeps undoing. suspects: who may do so. journal_problem: why the journal cannot be written. ours: links
+    of ours in the kernel. pending: a change that is undone unless somebody confirms it.
     """
 
     intent: IntentView
@@ -77,6 +77,7 @@ class PassReport:
     fights: tuple[Fight, ...] = ()
     suspects: tuple[str, ...] = ()
     journal_problem: str | None = None
+    ours: frozenset[str] = frozenset()
 
 
 def view(name: ServiceName, report: PassReport) -> ServiceView | None:

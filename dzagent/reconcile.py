@@ -21,7 +21,7 @@ from dzagent.age import DataAge, is_stale
 from dzagent.audit import causes
 from dzagent.bgp.joining import Joiner, Learned
 from dzagent.bgp.speaker import BgpView, Changes
-from dzagent.config import Config, Links
+from dzagent.config import Config
 from dzagent.contested import Contest
 from dzagent.desired import DesiredStore
 from dzagent.doubt import textless
@@ -34,6 +34,7 @@ from dzagent.intent import IntentReader, IntentView
 from dzagent.journal import Journal
 from dzagent.judge import PassReport
 from dzagent.kernel.protocol import Kernel
+from dzagent.marks import ownership
 from dzagent.model import (
     SERVICE_NAMES,
     Desired,
@@ -45,6 +46,7 @@ from dzagent.model import (
     ServiceName,
 )
 from dzagent.neighbours import Around, Neighbours
+from dzagent.notify import Pulse
 from dzagent.ownership import Ownership
 from dzagent.planner import Planner, Setting
 from dzagent.policy import Policy
@@ -113,6 +115,7 @@ class Parts:
     reporter: Reporter
     now: Callable[[], float]
     bgp: Bgp | None = None
+    pulse: Pulse = field(default_factory=Pulse)
     journal: Journal = field(default_factory=Journal)
     around: Around | None = None
     managers: Callable[[], tuple[str, ...]] = tuple
@@ -136,7 +139,7 @@ class Reconciler:
         self._parts = parts
         links = parts.config.links
         self._links: Mapping[ServiceName, str] = {name: links.of(name) for name in SERVICE_NAMES}
-        self._owner = ownership(parts.policy, links)
+        self._owner = ownership(parts.config, parts.policy)
         self._interest = Interest(parts.policy.protocol, (links.unicast, links.multicast))
         self._wisher = Wisher(parts.policy, parts.templates, self._links)
         self._texts = RenderedTexts(parts.store, self._owner)
@@ -179,7 +182,8 @@ class Reconciler:
                 self.run_pass()
             due = self._passed_at + self._parts.config.intervals.observe - self._parts.now()
             left = self._safeguards.seconds_left()
-            reasons = wake.wait(max(0.0, due if left is None else min(due, left)))
+            due = max(0.0, due if left is None else min(due, left))
+            reasons = self._parts.pulse.rest(wake.wait, due, self._parts.reporter.headline)
 
     def run_changes(self) -> bool:
         """Carry out what changed of the learned routes since the last time; False if a whole pass is needed.
@@ -244,6 +248,7 @@ class Reconciler:
                 fights=acted.fights,
                 suspects=acted.suspects,
                 journal_problem=self._parts.journal.problem,
+                ours=frozenset(link.name for link in acted.observed.links if self._owner.owns(link)),
                 bgp=None if self._parts.bgp is None else self._parts.bgp.view(),
                 age=age,
                 pending=self._safeguards.pending,
@@ -253,6 +258,7 @@ class Reconciler:
     def _look(self) -> Observed:
         """Read the kernel: the end of whatever was begun."""
         observed = self._parts.kernel.observe(self._interest)
+        self._parts.pulse.observed()
         self._owner = self._parts.journal.settle(self._owner, observed.links)
         return observed
 
@@ -387,15 +393,9 @@ class Reconciler:
         return request is not None, request
 
 
-def ownership(policy: Policy, links: Links) -> Ownership:
-    """Return how our objects are told."""
-    marks = {links.unicast: "dzagent:unicast", links.multicast: "dzagent:multicast"}
-    return Ownership(protocol=policy.protocol, links=marks)
-
-
 def _services_up(observed: Observed, owner: Ownership) -> frozenset[ServiceName]:
     """Return the services whose link is in the kernel and ours."""
-    ours = {owner.links.get(link.name) for link in observed.links if owner.owns(link)}
+    ours = {owner.links.get(link.name, link.alias) for link in observed.links if owner.owns(link)}
     return frozenset(name for name in SERVICE_NAMES if f"dzagent:{name}" in ours)
 
 

@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 
 from dzagent.checkpoint import CheckpointFile, UndoneFile
+from dzagent.config import Config
 from dzagent.journal import here
 from dzagent.kernel.iproute import IpRoute
+from dzagent.marks import ownership
 from dzagent.policy import Policy
-from dzagent.reconcile import Reconciler, ownership
+from dzagent.reconcile import Reconciler
 from dzagent.state import request_apply, request_confirm
 from e2e.lab.errors import LabError
 from e2e.lab.standin import Namespace, namespace
@@ -153,7 +155,7 @@ def test_a_killed_agent_s_change_is_undone_by_the_process_that_outlives_it(
     process.send_signal(signal.SIGKILL)
     process.wait()
     wait_for(lambda: rules(netns) == {str(OLD.dst)})
-    owner = ownership(Policy(), World(tmp_path / "w").config.links)
+    owner = ownership(Config(), Policy())
     wait_for(lambda: not (tmp_path / "run" / "agent" / "rollback.json").exists())
     undone = UndoneFile(tmp_path / "state" / "undone.json", owner).read()
     assert undone is not None
@@ -176,7 +178,7 @@ def test_a_confirmed_change_stays_when_the_agent_dies(
     netns: Namespace, tmp_path: Path, dying: Callable[[int], subprocess.Popen[str]]
 ) -> None:
     process = dying(5)
-    owner = ownership(Policy(), World(tmp_path / "w").config.links)
+    owner = ownership(Config(), Policy())
     CheckpointFile(tmp_path / "run" / "agent" / "rollback.json", owner, here()).clear()
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -23,10 +23,10 @@ from dzagent.intent import IntentView
 from dzagent.journal import Journal, here
 from dzagent.kernel.execute import execute
 from dzagent.kernel.iproute import IpRoute
+from dzagent.marks import ownership
 from dzagent.model import SERVICE_NAMES, Desired, Origin, Protected, Rule, Wanted
 from dzagent.plan import interest, make_plan
 from dzagent.policy import Policy
-from dzagent.reconcile import ownership
 from dzagent.report import Reporter
 from dzagent.screen import Screen
 
@@ -45,7 +45,7 @@ def main() -> None:
     config = load_config(Path(sys.argv[1]))
     take_lock(config.paths.lock)
     policy, kernel = Policy(), IpRoute()
-    owner = ownership(policy, config.links)
+    owner = ownership(config, policy)
     execute(kernel, make_plan(desired(OLD), kernel.observe(interest(desired(OLD), owner)), owner))
     confirming = Confirming(
         Files(
