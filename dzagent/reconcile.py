@@ -43,6 +43,7 @@ from dzagent.model import (
     ServiceName,
 )
 from dzagent.neighbours import Around, Neighbours
+from dzagent.notify import Pulse
 from dzagent.ownership import Ownership
 from dzagent.planner import Planner, Setting
 from dzagent.policy import Policy
@@ -108,6 +109,7 @@ class Parts:
     reporter: Reporter
     now: Callable[[], float]
     bgp: Bgp | None = None
+    pulse: Pulse = field(default_factory=Pulse)
     journal: Journal = field(default_factory=Journal)
     around: Around | None = None
     managers: Callable[[], tuple[str, ...]] = tuple
@@ -160,7 +162,7 @@ class Reconciler:
             if reasons != {"routes"} or not self.run_changes():
                 self.run_pass()
             due = self._passed_at + self._parts.config.intervals.observe - self._parts.now()
-            reasons = wake.wait(max(0.0, due))
+            reasons = self._parts.pulse.rest(wake.wait, max(0.0, due), self._parts.reporter.headline)
 
     def run_changes(self) -> bool:
         """Carry out what changed of the learned routes since the last time; False if a whole pass is needed.
@@ -231,6 +233,7 @@ class Reconciler:
     def _look(self) -> Observed:
         """Read the kernel: the end of whatever was begun."""
         observed = self._parts.kernel.observe(self._interest)
+        self._parts.pulse.observed()
         self._owner = self._parts.journal.settle(self._owner, observed.links)
         return observed
 
