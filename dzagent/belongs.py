@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dzagent.model import KernelObject, Link, Rule, ServiceName, Step
+from dzagent.nftmodel import NftTable
 
 
 def service_of(obj: KernelObject, links: Mapping[ServiceName, str]) -> ServiceName | None:
     """Return the service of an object, None if it is none of ours; `links` are our links by service."""
     if isinstance(obj, Rule):
         return "unicast"  # only EdgeFiltering has rules
+    if isinstance(obj, NftTable):
+        return None  # the services share it
     dev = obj.name if isinstance(obj, Link) else obj.dev
     return next((name for name, link in links.items() if link == dev), None)
 

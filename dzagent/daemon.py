@@ -26,10 +26,10 @@ from dzagent.desired import DesiredStore
 from dzagent.errors import DzagentError, StateError
 from dzagent.hostfacts import HostProbe
 from dzagent.intent import IntentReader
-from dzagent.kernel.iproute import IpRoute
+from dzagent.kernel.host import HostKernel
 from dzagent.ledgerside import LedgerSide
 from dzagent.outside import Outside
-from dzagent.policy import find_policy, load_policy
+from dzagent.policy import SITE_POLICIES, find_policy, load_policy
 from dzagent.reconcile import Parts, Reconciler
 from dzagent.render import Templates
 from dzagent.report import Reporter
@@ -37,9 +37,6 @@ from dzagent.share import places
 from dzagent.wake import Wake, WakeSocket
 
 log = logging.getLogger(__name__)
-
-SITE_POLICIES = Path("/etc/dzagent/policies")
-"""Where an operator's named policies are looked for first."""
 
 GC_THRESHOLD = (50_000, 20, 50)
 """Thousands of routes are hundreds of thousands of objects without a cycle: looking for one too often costs more."""
@@ -58,7 +55,7 @@ class Daemon:
         policy_file = find_policy(config.policy, (SITE_POLICIES, *places("policies")))
         policy = load_policy(policy_file)
         templates = Templates([config.templates, *places("templates")])
-        kernel = IpRoute()
+        kernel = HostKernel()
         self._probe = HostProbe(
             config, policy, kernel, clock=time.monotonic, outside=_outside(config, self.wake)
         )

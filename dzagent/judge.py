@@ -13,6 +13,7 @@ from dzagent.bgp.speaker import BgpView
 from dzagent.conditions import Status
 from dzagent.errors import EngineGone
 from dzagent.feed import LedgerView
+from dzagent.firewall import binding, firewall
 from dzagent.guard import LEARNED, Held
 from dzagent.hostfacts import Facts
 from dzagent.intent import IntentView
@@ -177,6 +178,7 @@ def judge(report: PassReport, services: Sequence[ServiceView], mode: str) -> lis
         session,
         ("Conflict", *_flag(bool(conflicts), "ForeignObject", conflicts, "nobody else holds what we need")),
         ("Held", *_flag(bool(held), "WouldCapture", held, "nothing is withheld")),
+        firewall(report.desired, report.after.nft, report.plan, report.failing),
         _ready(report, services, sync, session),
     ]
 
@@ -252,8 +254,8 @@ def _count(steps: int) -> str:
 
 
 def _in_sync(report: PassReport, mode: str) -> Judgement:
-    steps = len(report.plan.steps)
-    failed = report.failing
+    left = binding(report.plan, report.failing)
+    steps, failed = len(left), [outcome for outcome in report.failing if outcome.step in left]
     if not steps and not report.plan.conflicts:
         return ("InSync", "True", "Equal", "the kernel holds what the files say")
     if report.plan.conflicts and not steps:

@@ -1,4 +1,4 @@
-"""The value types that the parts of dzagent pass to each other. Imports nothing of ours."""
+"""The value types that the parts of dzagent pass to each other. Imports nothing of ours but the types of nftables."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Literal, TypeAlias
+
+from dzagent.nftmodel import NftSeen, NftTable
 
 MAIN_TABLE = 254
 """Number of the kernel's main routing table (linux/rtnetlink.h, RT_TABLE_MAIN)."""
@@ -94,7 +96,7 @@ class Rule:
     extra: tuple[str, ...] = ()
 
 
-KernelObject: TypeAlias = Link | Address | Route | Rule
+KernelObject: TypeAlias = Link | Address | Route | Rule | NftTable
 Key: TypeAlias = tuple[object, ...]
 
 
@@ -106,6 +108,8 @@ def key(obj: KernelObject) -> Key:
         return ("address", obj.dev, obj.interface, obj.extra)
     if isinstance(obj, Route):
         return ("route", obj.table, obj.dst, obj.metric)
+    if isinstance(obj, NftTable):
+        return ("nft", min(obj.names, default=""))
     return ("rule", obj.priority, obj.src, obj.dst, obj.table, obj.protocol, obj.extra)
 
 
@@ -168,13 +172,14 @@ class Observed:
 
     links: every interface. addresses: every IPv4 address of the host. routes: all of protocol
     `Interest.protocol` in any table, every holder of an exact key, and the main table's default routes.
-    rules: every IPv4 rule.
+    rules: every IPv4 rule. nft: our nftables table.
     """
 
     links: tuple[SeenLink, ...] = ()
     addresses: tuple[Address, ...] = ()
     routes: tuple[Route, ...] = ()
     rules: tuple[Rule, ...] = ()
+    nft: NftSeen = field(default_factory=NftSeen)
 
 
 # ---- what the ledger grants ------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from dzagent.desired import DesiredStore
 from dzagent.doubt import textless
 from dzagent.errors import DzagentError, ObservationError
 from dzagent.feed import LedgerView
+from dzagent.firewall import LeakGuard, firewall_problems
 from dzagent.guard import Held, own_addresses, withhold
 from dzagent.hostfacts import Facts, HostProbe
 from dzagent.intent import IntentReader, IntentView
@@ -131,6 +132,7 @@ class Reconciler:
         self._wisher = Wisher(parts.policy, parts.templates, self._links)
         self._texts = RenderedTexts(parts.store, self._owner)
         self._joiner = Joiner()
+        self._leaks = LeakGuard()
         self._learned: tuple[int, Learned] = (0, {})
         self._unknown_peers: tuple[str, ...] = ()
         self._ground: _Ground | None = None
@@ -186,6 +188,7 @@ class Reconciler:
         observed = self._observe_keys(desired, observed)
         setting = self._setting(wishes, facts, view, desired)
         desired, held = withhold(desired, facts.protected, setting.own, setting.installed)
+        desired, unguarded = self._leaks.limit(desired)
         acted = self._act(desired, observed, setting, intent)
         self._remember(desired, setting, acted, intent)
         self._parts.reporter.tell(
@@ -193,7 +196,15 @@ class Reconciler:
                 intent=intent,
                 view=view,
                 facts=facts,
-                wishes=replace(wishes, problems=(*wishes.problems, *self._route_problems(setting))),
+                wishes=replace(
+                    wishes,
+                    problems=(
+                        *wishes.problems,
+                        *self._route_problems(setting),
+                        *unguarded,
+                        *firewall_problems(desired, acted.observed),
+                    ),
+                ),
                 desired=desired,
                 generation=generation,
                 render_problem=self._texts.problem,
