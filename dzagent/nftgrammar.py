@@ -283,9 +283,12 @@ def _rule(draft: _Draft, groups: tuple[str, ...]) -> None:
     chain, text = groups
     if chain not in draft.chains:
         raise ValueRefused(f"there is no chain {_shown(chain)} above this line")
-    if draft.chains[chain] is None:
+    hook = draft.chains[chain]
+    if hook is None:
         raise ValueRefused(f"chain {chain} has no hook: it is a mark and has no rules")
     rule = parse_rule(text)
+    if NftClamp(None) in rule.expressions and hook.hook in {"prerouting", "input"}:
+        raise ValueRefused(f"at the hook {hook.hook} a packet has no route yet: `rt mtu` has no meaning there")
     for expression in rule.expressions:
         _require_referenced(draft, expression)
     draft.rules[chain].append(rule)

@@ -8,7 +8,7 @@ nothing of it, and packets see the old rules or the new ones.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Final
 
 from dzagent.errors import GrammarError, KernelError
@@ -117,19 +117,27 @@ def _rehooked(old: NftChain, new: NftChain) -> bool:
 
 
 def _change_set(before: NftSet | None, after: NftSet) -> Iterator[str]:
-    """Delete and add single elements; where most of them differ, fill the set anew."""
+    """Delete and add single elements; where most of them go, or one grows or shrinks, fill the set anew.
+
+    nft 1.0.2 refuses to add what overlaps an element that the same transaction deletes.
+    """
     if before is None:
         yield format_set(after)
         yield from _elements("add", after, after.elements)
         return
     had, wanted = set(before.elements), set(after.elements)
-    gone = had - wanted
-    if gone and 2 * len(gone) > len(had):
+    gone, new = had - wanted, wanted - had
+    if gone and (2 * len(gone) > len(had) or _overlap(gone, new)):
         yield f"flush set {_IN} {after.name}"
         yield from _elements("add", after, after.elements)
         return
     yield from _elements("delete", after, sorted(gone))
-    yield from _elements("add", after, sorted(wanted - had))
+    yield from _elements("add", after, sorted(new))
+
+
+def _overlap(some: set[NftInterval], others: set[NftInterval]) -> bool:
+    """Tell whether two sets have values in common, neither within itself."""
+    return any(left[1] >= right[0] for left, right in pairwise(sorted((*some, *others))))
 
 
 def _elements(verb: str, one: NftSet, elements: Iterable[NftInterval]) -> Iterator[str]:
