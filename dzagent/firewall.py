@@ -102,7 +102,7 @@ def firewall(desired: Desired, seen: NftSeen, plan: Plan, failing: Iterable[Outc
     if seen.state == "unread":
         status: Status = "False" if parts else "Unknown"
         return ("Firewall", status, seen.reason or "NotRead", _sentence(seen))
-    if seen.state == "foreign" and parts:
+    if seen.state == "there" and parts and any(isinstance(c.wanted.obj, NftTable) for c in plan.conflicts):
         message = "a table inet dzagent without our mark is there: it stays, and ours is not loaded"
         return ("Firewall", "False", "Conflict", message)
     if failed is not None:

@@ -288,7 +288,9 @@ def _rule(draft: _Draft, groups: tuple[str, ...]) -> None:
         raise ValueRefused(f"chain {chain} has no hook: it is a mark and has no rules")
     rule = parse_rule(text)
     if NftClamp(None) in rule.expressions and hook.hook in {"prerouting", "input"}:
-        raise ValueRefused(f"at the hook {hook.hook} a packet has no route yet: `rt mtu` has no meaning there")
+        raise ValueRefused(
+            f"at the hook {hook.hook} a packet has no route yet: `rt mtu` has no meaning there"
+        )
     for expression in rule.expressions:
         _require_referenced(draft, expression)
     draft.rules[chain].append(rule)

@@ -131,7 +131,7 @@ class NftTable:
 MARKED: Final = NftTable(chains=(NftChain(MARK),), counters=(MARK,))
 """What a table of ours has beside the parts of the services."""
 
-NftState: TypeAlias = Literal["unread", "absent", "ours", "foreign"]
+NftState: TypeAlias = Literal["unread", "absent", "there"]
 
 
 @dataclass(frozen=True, slots=True)

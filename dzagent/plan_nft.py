@@ -11,29 +11,46 @@ from dataclasses import replace
 from typing import Final
 
 from dzagent.model import Action, Conflict, Observed, Plan, ServiceName, Step, Wanted
-from dzagent.nftmodel import FAMILY, MARKED, TABLE, NftTable, combine
+from dzagent.nftmodel import FAMILY, MARKED, TABLE, NftSeen, NftTable, combine
 from dzagent.nftview import changes
+from dzagent.owned import Owned
+from dzagent.ownership import Ownership
 from dzagent.plan_links import UNWANTED, Part
 
 OWNER: Final = f"a table {FAMILY} {TABLE} without our mark"
 ADVICE: Final = f"If nobody needs it, `nft delete table {FAMILY} {TABLE}`; ours follows by itself."
 
 
-def plan_nft(wanted: Sequence[Wanted], observed: Observed) -> Part:
+def plan_nft(wanted: Sequence[Wanted], observed: Observed, owner: Ownership) -> Part:
     """Compare the wanted parts with the table. What could not be read is left alone."""
     part, seen = Part(), observed.nft
     items = [item for item in wanted if isinstance(item.obj, NftTable)]
     after = combine((MARKED, *(item.obj for item in items if isinstance(item.obj, NftTable))))
-    if seen.state == "foreign" and items:
-        part.conflicts.append(Conflict(items[0], OWNER, ADVICE))
-    elif seen.state == "absent" and items:
+    held = _held(seen, owner)
+    if seen.state == "absent" and items:
         part.make.append(Step(Action.ADD, None, after, "missing", items[0].origin))
-    elif seen.state == "ours" and not items:
-        part.remove.append(Step(Action.DELETE, seen.table, None, UNWANTED))
-    elif seen.state == "ours" and seen.table != after:
-        origin = next((item.origin for item in items if not _holds(seen.table, item)), items[0].origin)
-        part.make.append(Step(Action.CHANGE, seen.table, after, changes(seen.table, after), origin))
+    elif seen.state == "there" and held is None and items:
+        part.conflicts.append(Conflict(items[0], OWNER, ADVICE))
+    elif held is not None and not items:
+        part.remove.append(Step(Action.DELETE, held, None, UNWANTED))
+    elif held is not None and held.obj != after:
+        origin = next((item.origin for item in items if not _holds(held.obj, item)), items[0].origin)
+        part.make.append(Step(Action.CHANGE, held, after, changes(held.obj, after), origin))
     return part
+
+
+def _held(seen: NftSeen, owner: Ownership) -> Owned[NftTable] | None:
+    """Return the table if it is there and ours."""
+    if seen.state != "there":
+        return None
+    return owner.table(seen.table, marked=seen.table.marked, handle=seen.handle)
+
+
+def table_handle(seen: NftSeen, owner: Ownership, known: int | None) -> int | None:
+    """Return the handle of our table, None if there is none; what was known last where nobody could look."""
+    if seen.state == "unread":
+        return known
+    return None if _held(seen, owner) is None else seen.handle
 
 
 def _holds(table: NftTable, item: Wanted) -> bool:

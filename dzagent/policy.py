@@ -79,6 +79,20 @@ class LedgerRules:
 
 
 @dataclass(frozen=True, slots=True)
+class Contested:
+    """When repairs of one object slow down. Times in seconds.
+
+    after, within: this many repairs in that time make it contested. longest: the longest pause between two repairs.
+    calm: how long the object must stay as it is until the fight counts as over.
+    """
+
+    after: int = 5
+    within: float = 600.0
+    longest: float = 60.0
+    calm: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """A whole policy, checked.
 
@@ -97,11 +111,12 @@ class Policy:
     ledger: LedgerRules = field(default_factory=LedgerRules)
     bgp: Bgp = field(default_factory=Bgp)
     nftables: Nftables = field(default_factory=Nftables)
+    contested: Contested = field(default_factory=Contested)
 
 
 _TOP = (
     "extends", "protocol", "overlay_block", "prefix_min_length", "ssh_ports", "tunnel", "edge", "absent_polls",
-    "ledger", "bgp", "nftables",
+    "ledger", "bgp", "nftables", "contested",
 )  # fmt: skip
 _TUNNEL = ("ttl", "mtu", "pmtudisc")
 _LEDGER = ("stale_after", "stale", "restore_max_age", "changed")
@@ -109,6 +124,7 @@ _BGP = (
     "port", "poll", "max_routes", "min_length", "martians", "exclude", "route_config", "grace", "keep_stale",
     "ssh_peer",
 )  # fmt: skip
+_CONTESTED = ("after", "within", "longest", "calm")
 _EDGE = ("table_to", "table_from", "priority_to", "priority_from")
 
 _KERNEL_TABLES = frozenset({253, 254, 255})  # default, main, local (linux/rtnetlink.h)
@@ -199,6 +215,7 @@ def parse_policy(item: Item | None, file: str, base: Policy | None = None) -> Po
         bgp=_bgp(top, base.bgp),
         ledger=_ledger(top, base.ledger),
         nftables=read_nftables(top, base.nftables),
+        contested=_contested(top, base.contested),
     )
 
 
@@ -279,6 +296,17 @@ def _bgp(top: Section, base: Bgp) -> Bgp:
         grace=part.read("grace", yamlfile.number(3, 300, "seconds"), base.grace),
         keep_stale=part.read("keep_stale", seconds, base.keep_stale),
         ssh_peer=part.read("ssh_peer", yamlfile.one_of("warn", "withhold"), base.ssh_peer),
+    )
+
+
+def _contested(top: Section, base: Contested) -> Contested:
+    part = yamlfile.subsection(top, "contested", _CONTESTED)
+    seconds = yamlfile.number(1, 86_400, "seconds")
+    return Contested(
+        after=part.read("after", yamlfile.whole(1, 1_000_000), base.after),
+        within=part.read("within", seconds, base.within),
+        longest=part.read("longest", seconds, base.longest),
+        calm=part.read("calm", seconds, base.calm),
     )
 
 

@@ -25,7 +25,7 @@ from dzagent.nftgrammar import parse as parse_nft
 from dzagent.nftmodel import NftTable
 from dzagent.nftrender import nft_values
 from dzagent.nftrules import refusal
-from dzagent.plan_links import Ownership
+from dzagent.ownership import Ownership
 from dzagent.policy import Policy
 
 MAX_SOURCE: Final = 256 * 1024

@@ -263,8 +263,8 @@ def _another_user(host: Walls) -> None:
 def test_no_load_and_no_change_interrupts_a_connection(host: Walls) -> None:
     _another_user(host)
     with (
-        host.socket("host", socket.SOCK_STREAM, 0) as server,
-        host.socket("dz", socket.SOCK_STREAM, 0) as client,
+        host.open("host", socket.SOCK_STREAM, 0) as server,
+        host.open("dz", socket.SOCK_STREAM, 0) as client,
     ):
         server.bind((DZ_IP, 9000))
         server.listen()
@@ -315,7 +315,7 @@ nft -f - <<'END'
 table inet filter {
   comment "theirs"
   set dzagent { type ipv4_addr; flags interval; elements = { 10.0.0.0/8, 203.0.113.0/24 } }
-  chain input { type filter hook input priority 0; policy drop; ip saddr @dzagent counter accept comment "dzagent" }
+  chain input { type filter hook input priority 0; policy drop; ip saddr @dzagent counter accept comment "dzagent"; }
 }
 table ip dzagent {
   chain unicast_input { type filter hook input priority 5; counter; }
@@ -357,8 +357,9 @@ def _foreign(host: Walls) -> str:
 # ---- the table as an object ------------------------------------------------------------------------------------------
 
 
-def _text(host: Walls) -> str:
-    return host.run("host", "nft", "-s", "list", "table", "inet", "dzagent")
+def _lines(host: Walls) -> list[str]:
+    """Return the lines of the table as people see it, in any order: what is made anew comes last."""
+    return sorted(host.run("host", "nft", "-s", "list", "table", "inet", "dzagent").splitlines())
 
 
 EDITS = [
@@ -382,7 +383,6 @@ EDITS = [
     "add quota T q { over 1 mbytes }",
     "add counter T extra",
     "add table T { flags dormant; }",
-    "add flowtable T ft { hook ingress priority 0; }",
     "flush chain T unicast_leak\ndelete set T unicast_prefixes",
     "flush chain T unicast_mss_out\ndelete chain T unicast_mss_out",
     "delete table T",
@@ -397,25 +397,26 @@ def _edit(host: Walls, *edits: str) -> None:
 @pytest.mark.parametrize("edit", EDITS)
 def test_an_edit_by_somebody_else_is_put_right(host: Walls, edit: str) -> None:
     host.load(DEFAULT)
-    good = _text(host)
+    good = _lines(host)
     _edit(host, edit)
     assert host.load(DEFAULT), "the edit was not seen"
-    assert _text(host) == good
+    assert _lines(host) == good
 
 
 def test_pairs_of_edits_are_put_right(host: Walls) -> None:
     host.load(DEFAULT)
-    good = _text(host)
+    good = _lines(host)
     done = 0
-    for first, second in random.Random(1).sample(list(combinations(EDITS[:-1], 2)), 80):
+    chance = random.Random(1)  # noqa: S311 chance with a seed
+    for first, second in chance.sample(list(combinations(EDITS[:-1], 2)), 40):
         try:
             _edit(host, first, second)
         except AssertionError:
             continue  # these two cannot be done together
         assert host.load(DEFAULT), (first, second)
-        assert _text(host) == good, (first, second)
+        assert _lines(host) == good, (first, second)
         done += 1
-    assert done > 40
+    assert done > 20
 
 
 @pytest.mark.parametrize(
@@ -481,10 +482,6 @@ def _handles(host: Walls) -> list[str]:
 # ---- a table of somebody else ----------------------------------------------------------------------------------------
 
 
-def _desired() -> Desired:
-    return Desired(tuple(item for item in wanted(DEFAULT).wanted if isinstance(item.obj, NftTable)))
-
-
 @pytest.fixture
 def foreign(host: Walls) -> Iterator[Nft]:
     """Return the agent's part as it is after a start: it remembers nothing."""
@@ -495,7 +492,7 @@ def foreign(host: Walls) -> Iterator[Nft]:
 def test_a_foreign_table_of_our_name_is_left_alone(host: Walls, foreign: Nft) -> None:
     host.run("host", "nft", "add table inet dzagent; add chain inet dzagent unicast_input")
     before = host.run("host", "nft", "-a", "list", "table", "inet", "dzagent")
-    plan = make_plan(_desired(), Observed(nft=foreign.observe()), OWNER)
+    plan = make_plan(wanted(DEFAULT), Observed(nft=foreign.observe()), OWNER)
     assert not plan.steps
     assert "without our mark" in plan.conflicts[0].owner
     assert not make_plan(Desired(), Observed(nft=foreign.observe()), OWNER).steps
@@ -503,10 +500,10 @@ def test_a_foreign_table_of_our_name_is_left_alone(host: Walls, foreign: Nft) ->
 
 
 def test_a_table_that_somebody_makes_meanwhile_is_not_taken_over(host: Walls, foreign: Nft) -> None:
-    (step,) = make_plan(_desired(), Observed(nft=foreign.observe()), OWNER).steps
+    (step,) = make_plan(wanted(DEFAULT), Observed(nft=foreign.observe()), OWNER).steps
     host.run("host", "nft", "add", "table", "inet", "dzagent")
     assert foreign.apply(step).result is Result.RACED
-    assert foreign.observe().state == "foreign"
+    assert not foreign.observe().table.marked
 
 
 def test_a_table_that_took_the_place_of_ours_is_not_deleted(host: Walls, foreign: Nft) -> None:
@@ -526,8 +523,8 @@ def test_what_is_loaded_is_what_is_listed(made: Walls, part: NftTable) -> None:
     seen, after = made.nft.observe(), combine((MARKED, part))
     if seen.table == after:
         return
-    there = seen.state == "ours"
-    step = Step(Action.CHANGE if there else Action.ADD, seen.table if there else None, after, "test")
+    held = None if seen.state == "absent" else OWNER.table(seen.table, marked=True, handle=None)
+    step = Step(Action.CHANGE if held else Action.ADD, held, after, "test")
     lines = "".join(f"{line}\n" for line in script(step))
     made.run("host", "nft", "-f", "-", stdin=lines)
     assert made.nft.observe().table == after

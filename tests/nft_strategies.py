@@ -23,6 +23,7 @@ from dzagent.nftmodel import (
 from dzagent.nftvalues import KINDS, MAX_PORT, MAX_U32, PROTOCOLS, canonical, interval_text
 
 NAMES = tuple(f"unicast_{word}" for word in ("a", "b", "c1", "d_2", "eee"))
+_MAYBE: st.SearchStrategy[bool] = st.booleans()
 _LINKS = ("lo", "doublezero0", "doublezero1", "eth0", "br-1.2")
 
 
@@ -79,13 +80,15 @@ def rules(draw: st.DrawFn, sets: Sequence[NftSet], counters: Sequence[str], hook
     for left in lefts:
         kind = KINDS[left]
         fitting = [one for one in sets if {"ipv4_addr": "address", "inet_service": "port"}[one.type] == kind]
-        if fitting and draw(st.booleans()):
+        by_name = draw(_MAYBE)
+        if fitting and by_name:
             right = f"@{draw(st.sampled_from(fitting)).name}"
         else:
             right = draw(_values(kind))
         op = "==" if kind in {"flag", "state"} else draw(st.sampled_from(("==", "!=")))
         found.append(NftMatch(left, op, right))
-    if counters and draw(st.booleans()):
+    counted = draw(_MAYBE)
+    if counters and counted:
         found.append(NftCount(draw(st.sampled_from(list(counters)))))
     syn = NftMatch("tcp flags", "==", "syn")
     if syn in found:

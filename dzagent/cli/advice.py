@@ -17,6 +17,7 @@ _BY_CONDITION = {
     "InSync": "`dzagent plan` shows the steps that are left",
     "Conflict": "`dzagent plan` names the owner; remove or rename that object",
     "Firewall": "`dzagent plan` shows what nft is told",
+    "Journaled": "repairs go on; make room in /run, or make it writable",
     "Held": "`dzagent plan` shows what is withheld and why",
     "Contested": "find out what else changes these objects: `dzagent events`",
 }

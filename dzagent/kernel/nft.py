@@ -45,17 +45,13 @@ _EXPLAINED: Final = (
 
 
 class Nft:
-    """Reads the table with one process, and changes it with one transaction.
-
-    Remembers the handle of the table that was ours: handles are never used twice, so one whose mark somebody has
-    deleted is still known. `clock` gives monotonic seconds.
-    """
+    """Reads the table with one process, and changes it with one transaction. `clock` gives monotonic seconds."""
 
     def __init__(self, runner: Runner | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._run = runner or partial(run, timeout=TIMEOUT)
         self._clock = clock
         self._known = Known()
-        self._ours = 0
+        self._handle = 0
         self._rests_until = 0.0
         self._failed = NftSeen()
 
@@ -74,10 +70,7 @@ class Nft:
             seen = self._read(done)
         except ObservationError as error:
             return NftSeen(reason="NftUnreadable", message=str(error))
-        if seen.state == "foreign" and seen.handle and seen.handle == self._ours:
-            seen = replace(seen, state="ours")
-        if seen.state == "ours":
-            self._ours = seen.handle
+        self._handle = seen.handle
         return seen
 
     def _read(self, done: Completed) -> NftSeen:
@@ -123,8 +116,8 @@ class Nft:
 
     def _exact(self, lines: Sequence[str]) -> Sequence[str]:
         """Delete the very table that was seen: another of its name may have come into its place meanwhile."""
-        if self._ours and lines[0] == f"delete table {FAMILY} {TABLE}":
-            return (f"delete table {FAMILY} handle {self._ours}", *lines[1:])
+        if self._handle and lines[0] == f"delete table {FAMILY} {TABLE}":
+            return (f"delete table {FAMILY} handle {self._handle}", *lines[1:])
         return lines
 
 

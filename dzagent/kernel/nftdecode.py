@@ -83,7 +83,7 @@ def decode(stdout: bytes) -> NftSeen:
         raise ObservationError(f"nft printed a table that cannot be read ({error!r}).") from error
     if not draft.found:
         raise ObservationError(f"nft printed a document without the table {FAMILY} {TABLE}.")
-    return NftSeen("ours" if table.marked else "foreign", table, draft.handle)
+    return NftSeen("there", table, draft.handle)
 
 
 @dataclass(slots=True)

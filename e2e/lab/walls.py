@@ -12,14 +12,18 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 
+from dzagent.journal import Journal
 from dzagent.kernel.nft import Nft
 from dzagent.kernel.run import Completed, Runner, run
-from dzagent.model import Desired, Observed, Outcome, Service, ServiceName, UserType
-from dzagent.plan import Ownership, make_plan
+from dzagent.model import Desired, Observed, Outcome, Plan, Service, ServiceName, UserType
+from dzagent.nftmodel import NftTable
+from dzagent.ownership import Ownership
+from dzagent.plan import make_plan
+from dzagent.plan_nft import table_handle
 from dzagent.policy import Policy
 from dzagent.render import Templates, parse_texts, render_service
 from dzagent.share import find
@@ -70,6 +74,7 @@ class Walls:
     tag: str
     nft: Nft = field(init=False)
     runner: Runner = field(init=False)
+    journal: Journal = field(default_factory=Journal)
 
     def __post_init__(self) -> None:
         self.runner = partial(self._runner, "host")
@@ -80,13 +85,18 @@ class Walls:
     def load(self, policy: Policy, services: Sequence[Service] = (UNICAST, MULTICAST)) -> tuple[Outcome, ...]:
         """Make the table what a pass of the agent would make it; the second plan must be empty."""
         desired = wanted(policy, services)
-        outcomes = tuple(self.nft.apply(step) for step in self._steps(desired))
-        rest = make_plan(Desired(_tables(desired)), Observed(nft=self.nft.observe()), OWNER)
+        outcomes = tuple(self.nft.apply(step) for step in self.plan(desired).steps)
+        rest = self.plan(desired)
         assert (rest.steps, rest.conflicts) == ((), ()), (rest, outcomes)
         return outcomes
 
-    def _steps(self, desired: Desired) -> Sequence[object]:
-        return make_plan(Desired(_tables(desired)), Observed(nft=self.nft.observe()), OWNER).steps  # type: ignore[return-value]
+    def plan(self, desired: Desired) -> Plan:
+        """Plan as a pass of the agent does, which knows its table by mark and journal."""
+        seen, claims = self.nft.observe(), self.journal.claims
+        owner = self.journal.settle(
+            OWNER, (), table_handle(seen, replace(OWNER, claims=claims), claims.table)
+        )
+        return make_plan(desired, Observed(nft=seen), owner)
 
     # ---- what a person does ----------------------------------------------------------------------------------
 
@@ -99,7 +109,7 @@ class Walls:
     def _runner(self, where: str, program: str, args: Sequence[str], stdin: str = "") -> Completed:
         return run("ip", ["netns", "exec", f"{self.tag}{where}", program, *args], stdin)
 
-    def socket(self, where: str, kind: int, protocol: int, family: int = socket.AF_INET) -> socket.socket:
+    def open(self, where: str, kind: int, protocol: int, family: int = socket.AF_INET) -> socket.socket:
         """Open a socket in a namespace."""
         return socket_in(f"{self.tag}{where}", family, kind, protocol)
 
@@ -114,7 +124,7 @@ class Walls:
     def joined(self, group: str, link: str) -> Iterator[None]:
         """Be a member of a multicast group on a link of the host."""
         index = int(self.run("host", "cat", f"/sys/class/net/{link}/ifindex"))
-        with self.socket("host", socket.SOCK_DGRAM, 0) as member:
+        with self.open("host", socket.SOCK_DGRAM, 0) as member:
             request = socket.inet_aton(group) + bytes(4) + struct.pack("=i", index)
             member.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
             yield
@@ -131,8 +141,8 @@ class Walls:
         }
         last = token()
         with (
-            self.socket("host", socket.SOCK_RAW, packet.protocol) as listening,
-            self.socket("host", socket.SOCK_RAW, ICMP) as waiting,
+            self.open("host", socket.SOCK_RAW, packet.protocol) as listening,
+            self.open("host", socket.SOCK_RAW, ICMP) as waiting,
             self.wire(link) as sending,
         ):
             hardware = bytes.fromhex(_MAC[link].replace(":", ""))
@@ -152,7 +162,7 @@ class Walls:
             "doublezero1": ("169.254.0.3", "169.254.0.2"),
             "eth0": (UPLINK, FAR),
         }
-        with self.wire(link) as watching, self.socket("host", socket.SOCK_RAW, socket.IPPROTO_RAW) as sending:
+        with self.wire(link) as watching, self.open("host", socket.SOCK_RAW, socket.IPPROTO_RAW) as sending:
             for one in (packet, icmp(*ends[link], 0, 0, last)):
                 try:
                     sending.sendto(one.raw(), (one.dst, 0))
@@ -172,16 +182,11 @@ class Walls:
 
 
 def wanted(policy: Policy, services: Sequence[Service] = (UNICAST, MULTICAST)) -> Desired:
-    """Return what the agent would have for these services."""
+    """Return the table that the agent would have for these services."""
     templates = Templates((find("templates"),))
     texts = {s.name: render_service(s, policy, templates, links=tuple(LINKS.values())) for s in services}
-    return parse_texts(texts, OWNER)
-
-
-def _tables(desired: Desired) -> tuple:  # type: ignore[type-arg]
-    from dzagent.nftmodel import NftTable
-
-    return tuple(item for item in desired.wanted if isinstance(item.obj, NftTable))
+    items = parse_texts(texts, OWNER).wanted
+    return Desired(tuple(item for item in items if isinstance(item.obj, NftTable)))
 
 
 def _drained(opened: socket.socket) -> list[bytes]:
