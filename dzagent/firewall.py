@@ -100,7 +100,7 @@ def firewall(desired: Desired, seen: NftSeen, plan: Plan, failing: Iterable[Outc
     parts = _parts(desired)
     failed = next((outcome for outcome in failing if _is_table(outcome.step)), None)
     if seen.state == "unread":
-        status: Status = "False" if parts else "Unknown"
+        status: Status = "False" if parts and seen.reason else "Unknown"
         return ("Firewall", status, seen.reason or "NotRead", _sentence(seen))
     if seen.state == "there" and parts and any(isinstance(c.wanted.obj, NftTable) for c in plan.conflicts):
         message = "a table inet dzagent without our mark is there: it stays, and ours is not loaded"

@@ -53,6 +53,7 @@ MAX_BYTES: Final = 8 * 1024 * 1024
 MAX_LINE: Final = 512
 MAX_LINES: Final = 65_536
 
+_DIGITS: Final = re.compile(r"0|[1-9][0-9]{0,5}")
 _IN: Final = f"{FAMILY} {TABLE}"
 
 
@@ -204,7 +205,7 @@ def _parts(kind: str, text: str) -> list[str]:
 
 
 def _within(text: str, low: int, high: int) -> int:
-    if len(text) > 6 or str(int(text)) != text or not low <= int(text) <= high:
+    if _DIGITS.fullmatch(text) is None or not low <= int(text) <= high:
         raise ValueRefused(f"{_shown(text)} is not a number from {low} to {high}")
     return int(text)
 

@@ -38,16 +38,16 @@ def _chain_refusal(chain: NftChain, service: ServiceName, link: str, links: Coll
     if chain.hook is None or not chain.rules:
         return "a chain needs a hook and at least one rule"
     own = [NftMatch(word, "!=", canonical("name", [link])) for word in ("iifname", "oifname")]
-    inside = NftMatch("oifname", "==", tunnels(links))
+    inside = [NftMatch("oifname", "==", tunnels(some)) for some in ((link,), links)]
     first = chain.rules[0].expressions
     if len(first) == MULTIPLE and first[1] == NftVerdict("accept"):
         if first[0] in own:
             return None
-        if first[0] == inside:
+        if first[0] in inside:
             return _leak_refusal(chain.rules[1:], f"@{service}_{PREFIXES}")
     return (
         f"its first rule must leave other interfaces alone: `iifname {own[0].op} {own[0].right} accept`, "
-        f"the same with oifname, or `oifname {inside.right} accept`"
+        f"the same with oifname, or `oifname {inside[-1].right} accept`"
     )
 
 

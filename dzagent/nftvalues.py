@@ -121,7 +121,10 @@ def network_interval(network: IPv4Network) -> NftInterval:
 def _address(text: str) -> int:
     if _ADDRESS.fullmatch(text) is None:
         raise ValueRefused(f"{text!a} is not an IPv4 address such as 192.0.2.1")
-    return int(IPv4Address(text))
+    first, second, third, fourth = text.split(
+        "."
+    )  # a set can have thousands: IPv4Address takes three times as long
+    return int(first) << 24 | int(second) << 16 | int(third) << 8 | int(fourth)
 
 
 def _port(text: str) -> int:
@@ -214,12 +217,17 @@ def element(kind: str, value: Any) -> NftInterval:
 def _part(kind: str, value: Any) -> str:
     if isinstance(value, str):
         return value
+    if isinstance(value, dict) and len(value) == 1:
+        return _compound(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return _PROTOCOL_NAMES.get(value, "?") if kind == "protocol" else str(value)
-    if isinstance(value, dict):
-        match value:
-            case {"prefix": {"addr": str(address), "len": int(length)}} if len(value) == 1:
-                return f"{address}/{length}"
-            case {"range": [(int() | str()) as low, (int() | str()) as high]} if len(value) == 1:
-                return f"{low}-{high}"
+    raise ValueRefused(f"{str(value)[:80]!a} is no value that is known here")
+
+
+def _compound(value: Mapping[str, Any]) -> str:
+    match value:
+        case {"prefix": {"addr": str(address), "len": int(length)}}:
+            return f"{address}/{length}"
+        case {"range": [(int() | str()) as low, (int() | str()) as high]}:
+            return f"{low}-{high}"
     raise ValueRefused(f"{str(value)[:80]!a} is no value that is known here")

@@ -81,10 +81,7 @@ def rules(draw: st.DrawFn, sets: Sequence[NftSet], counters: Sequence[str], hook
         kind = KINDS[left]
         fitting = [one for one in sets if {"ipv4_addr": "address", "inet_service": "port"}[one.type] == kind]
         by_name = draw(_MAYBE)
-        if fitting and by_name:
-            right = f"@{draw(st.sampled_from(fitting)).name}"
-        else:
-            right = draw(_values(kind))
+        right = f"@{draw(st.sampled_from(fitting)).name}" if fitting and by_name else draw(_values(kind))
         op = "==" if kind in {"flag", "state"} else draw(st.sampled_from(("==", "!=")))
         found.append(NftMatch(left, op, right))
     counted = draw(_MAYBE)

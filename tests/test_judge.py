@@ -93,6 +93,7 @@ def test_a_quiet_pass_is_ready() -> None:
         "Conflict": "False",
         "Contested": "False",
         "Held": "False",
+        "Firewall": "Unknown",
         "Ready": "True",
     }
     assert complaints(report()) == []

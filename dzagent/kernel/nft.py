@@ -30,7 +30,7 @@ TIMEOUT: Final = 5.0
 REST: Final = 60.0
 """Seconds for which nft is left alone after it could not be started or did not end."""
 
-_ABSENT: Final = re.compile(r"^Error: (Could not process rule: )?No such file or directory", re.MULTILINE)
+_ABSENT: Final = re.compile(r"Error: (Could not process rule: )?No such file or directory")
 _OTHER_ABSENT: Final = re.compile(r"cache initialization|netlink", re.IGNORECASE)
 _EXPLAINED: Final = (
     (r"JSON support not compiled-in|invalid option -- 'j'", "NoJson", "install a release with JSON support"),
