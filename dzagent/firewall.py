@@ -5,19 +5,22 @@ The tunnels need none of it. So a table that cannot be read or loaded is told, a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Network
 from typing import Final, TypeAlias
 
 from dzagent.conditions import Status
-from dzagent.model import Desired, Observed, Outcome, Plan, Problem, Rule, Step, Wanted
+from dzagent.model import SERVICE_NAMES, Desired, Observed, Outcome, Plan, Problem, Rule, Step, Wanted
 from dzagent.nftmodel import NftInterval, NftSeen, NftSet, NftTable
 from dzagent.nftrules import PREFIXES
 from dzagent.nftvalues import joined, network_interval
 from dzagent.nftview import describe_table
 
 Judgement: TypeAlias = tuple[str, Status, str, str]
+
+COUNT_SECONDS: Final = 15.0
+"""How old the counters in status may be."""
 
 _UNNEEDED: Final = "the tunnels work without it"
 
@@ -113,6 +116,28 @@ def firewall(desired: Desired, seen: NftSeen, plan: Plan, failing: Iterable[Outc
     if not parts:
         return ("Firewall", "True", "NotNeeded", "no service has rules")
     return ("Firewall", "True", "Loaded", describe_table(seen.table))
+
+
+class Counts:
+    """The counters as status shows them. They move with the traffic, and status must not be written with every packet."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._shown: dict[str, dict[str, dict[str, int]]] = {}
+        self._at = -COUNT_SECONDS
+
+    def show(self, seen: NftSeen) -> dict[str, dict[str, dict[str, int]]]:
+        """Return packets and bytes by service and counter, anew at most every `COUNT_SECONDS`."""
+        now = self._clock()
+        if seen.state == "there" and now - self._at >= COUNT_SECONDS:
+            self._at, self._shown = now, {}
+            for name, (packets, size) in sorted(seen.counts.items()):
+                service, _, what = name.partition("_")
+                if service in SERVICE_NAMES:
+                    self._shown.setdefault(service, {})[what] = {"packets": packets, "bytes": size}
+        elif seen.state == "absent":
+            self._shown = {}
+        return self._shown
 
 
 def binding(plan: Plan, failing: Iterable[Outcome]) -> tuple[Step, ...]:

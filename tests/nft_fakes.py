@@ -18,10 +18,15 @@ class TableKernel(FakeKernel):
     handle: int = 1
     broken: NftSeen | None = None
     refuses: Result | None = None
+    counts: dict[str, tuple[int, int]] = field(default_factory=dict)
     loaded: list[Step] = field(default_factory=list)
 
     def observe(self, interest: Interest) -> Observed:
-        seen = NftSeen("absent") if self.table is None else NftSeen("there", self.table, self.handle)
+        seen = (
+            NftSeen("absent")
+            if self.table is None
+            else NftSeen("there", self.table, self.handle, counts=self.counts)
+        )
         return replace(super().observe(interest), nft=self.broken or seen)
 
     def apply(self, steps: Sequence[Step]) -> tuple[Outcome, ...]:

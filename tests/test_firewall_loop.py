@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from dzagent import metrics
 from dzagent.cli.output import Paper
 from dzagent.cli.planview import plan_lines
 from dzagent.cli.statusview import status_lines
 from dzagent.feed import LedgerView
+from dzagent.firewall import COUNT_SECONDS
 from dzagent.model import Result
 from dzagent.nftmodel import MARK, NftChain, NftSeen, NftTable
 from dzagent.policy import Policy
@@ -193,6 +195,22 @@ def test_a_plan_shows_the_exact_text(tmp_path: Path) -> None:
     assert world.kernel.table is None
     status = "\n".join(status_lines({**world.status(), "agent": {}}, Paper(80, colour=False), 0.0))
     assert "Firewall is False, Waiting" in status
+
+
+def test_counters_are_shown_and_do_not_write_with_every_packet(world: Walled) -> None:
+    world.grant(EDGE)
+    world.clock.now += COUNT_SECONDS
+    world.kernel.counts = {"unicast_bgp": (3, 180), "dzagent_mark_v1": (0, 0)}
+    world.run()
+    assert world.status()["firewall"] == {"unicast": {"bgp": {"packets": 3, "bytes": 180}}}
+    written = world.config.paths.status.stat().st_mtime_ns
+    world.clock.now += 1
+    world.kernel.counts = {"unicast_bgp": (4, 240)}
+    world.run()
+    assert world.config.paths.status.stat().st_mtime_ns == written
+    text = metrics.render(world.status(), {}, enabled=True, now=0.0)
+    assert 'dzagent_nft_dropped_packets_total{service="unicast",reason="bgp"} 3' in text
+    assert 'dzagent_nft_dropped_bytes_total{service="unicast",reason="bgp"} 180' in text
 
 
 def test_ibrl_has_it_too(world: Walled) -> None:
