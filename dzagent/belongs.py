@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from dzagent.grammar import mark
 from dzagent.model import KernelObject, Link, Rule, ServiceName, Step
 from dzagent.nftmodel import NftTable
 
@@ -14,6 +15,8 @@ def service_of(obj: KernelObject, links: Mapping[ServiceName, str]) -> ServiceNa
         return "unicast"  # only EdgeFiltering has rules
     if isinstance(obj, NftTable):
         return None  # the services share it
+    if isinstance(obj, Link) and obj.name not in links.values():  # one of ours that somebody renamed
+        return next((name for name in links if obj.alias == mark(name)), None)
     dev = obj.name if isinstance(obj, Link) else obj.dev
     return next((name for name, link in links.items() if link == dev), None)
 

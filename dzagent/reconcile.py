@@ -43,6 +43,8 @@ from dzagent.model import (
     Route,
     ServiceName,
 )
+from dzagent.neighbours import Around, Neighbours
+from dzagent.notify import Pulse
 from dzagent.ownership import Ownership
 from dzagent.plan_nft import table_handle
 from dzagent.planner import Planner, Setting
@@ -109,7 +111,9 @@ class Parts:
     reporter: Reporter
     now: Callable[[], float]
     bgp: Bgp | None = None
+    pulse: Pulse = field(default_factory=Pulse)
     journal: Journal = field(default_factory=Journal)
+    around: Around | None = None
     managers: Callable[[], tuple[str, ...]] = tuple
 
 
@@ -151,6 +155,7 @@ class Reconciler:
             Contest(parts.policy.contested),
             parts.managers,
         )
+        self._neighbours = Neighbours(parts.around, parts.policy.protocol, parts.now)
         self._passed_at = 0.0
 
     def run(self, wake: Wake, stopping: Callable[[], bool]) -> None:
@@ -160,7 +165,7 @@ class Reconciler:
             if reasons != {"routes"} or not self.run_changes():
                 self.run_pass()
             due = self._passed_at + self._parts.config.intervals.observe - self._parts.now()
-            reasons = wake.wait(max(0.0, due))
+            reasons = self._parts.pulse.rest(wake.wait, max(0.0, due), self._parts.reporter.headline)
 
     def run_changes(self) -> bool:
         """Carry out what changed of the learned routes since the last time; False if a whole pass is needed.
@@ -204,20 +209,18 @@ class Reconciler:
         desired, unguarded = self._leaks.limit(desired)
         acted = self._act(desired, observed, setting, intent)
         self._remember(desired, setting, acted, intent)
+        problems = (
+            *self._route_problems(setting),
+            *self._neighbours.problems(desired, acted.observed),
+            *unguarded,
+            *firewall_problems(desired, acted.observed),
+        )
         self._parts.reporter.tell(
             PassReport(
                 intent=intent,
                 view=view,
                 facts=facts,
-                wishes=replace(
-                    wishes,
-                    problems=(
-                        *wishes.problems,
-                        *self._route_problems(setting),
-                        *unguarded,
-                        *firewall_problems(desired, acted.observed),
-                    ),
-                ),
+                wishes=replace(wishes, problems=(*wishes.problems, *problems)),
                 desired=desired,
                 generation=generation,
                 render_problem=self._texts.problem,
@@ -230,6 +233,7 @@ class Reconciler:
                 fights=acted.fights,
                 suspects=acted.suspects,
                 journal_problem=self._parts.journal.problem,
+                ours=frozenset(link.name for link in acted.observed.links if self._owner.owns(link)),
                 bgp=None if self._parts.bgp is None else self._parts.bgp.view(),
                 age=age,
             )
@@ -239,6 +243,7 @@ class Reconciler:
         """Read the kernel: the end of whatever was begun."""
         observed = self._parts.kernel.observe(self._interest)
         journal = self._parts.journal
+        self._parts.pulse.observed()
         known = replace(self._owner, claims=journal.claims)
         table = table_handle(observed.nft, known, journal.claims.table)
         self._owner = journal.settle(self._owner, observed.links, table)
@@ -367,7 +372,7 @@ class Reconciler:
 
 def _services_up(observed: Observed, owner: Ownership) -> frozenset[ServiceName]:
     """Return the services whose link is in the kernel and ours."""
-    ours = {owner.links.get(link.name) for link in observed.links if owner.owns(link)}
+    ours = {owner.links.get(link.name, link.alias) for link in observed.links if owner.owns(link)}
     return frozenset(name for name in SERVICE_NAMES if f"dzagent:{name}" in ours)
 
 
