@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -29,7 +30,9 @@ from dzagent.hostfacts import HostProbe
 from dzagent.intent import IntentReader
 from dzagent.journal import Journal, here
 from dzagent.kernel.detached import detach, reap
+from dzagent.kernel.host import HostKernel
 from dzagent.kernel.iproute import IpRoute
+from dzagent.kernel.nft import TIMEOUT, Nft
 from dzagent.kernel.run import Completed, Runner, run
 from dzagent.ledgerside import LedgerSide
 from dzagent.maintain import check_files, remove_all
@@ -38,7 +41,7 @@ from dzagent.model import SERVICE_NAMES
 from dzagent.notify import Pulse, pulse_of
 from dzagent.outside import Outside
 from dzagent.ownership import Ownership
-from dzagent.policy import find_policy, load_policy
+from dzagent.policy import SITE_POLICIES, find_policy, load_policy
 from dzagent.reconcile import Parts, Reconciler
 from dzagent.render import Templates
 from dzagent.report import Reporter
@@ -48,9 +51,6 @@ from dzagent.suspects import running_managers
 from dzagent.wake import Wake, WakeSocket
 
 log = logging.getLogger(__name__)
-
-SITE_POLICIES = Path("/etc/dzagent/policies")
-"""Where an operator's named policies are looked for first."""
 
 GC_THRESHOLD = (50_000, 20, 50)
 """Thousands of routes are hundreds of thousands of objects without a cycle: looking for one too often costs more."""
@@ -74,7 +74,9 @@ class Daemon:
         policy = load_policy(policy_file)
         templates = Templates([config.templates, *places("templates")])
         self._marks = ownership(config, policy)
-        kernel = IpRoute(beating(run, self._pulse.beat))
+        runner = partial(beating, beat=self._pulse.beat)
+        ip = IpRoute(runner(run))
+        kernel = HostKernel(ip, Nft(runner(partial(run, timeout=TIMEOUT))))
         self._probe = HostProbe(
             config, policy, kernel, clock=time.monotonic, outside=_outside(config, self.wake)
         )
@@ -111,7 +113,7 @@ class Daemon:
                 pulse=self._pulse,
                 journal=Journal(config.paths.journal, here()),
                 managers=running_managers,
-                around=kernel,
+                around=ip,
             )
         )
 
@@ -200,7 +202,7 @@ def _rollback(config: Config) -> Rollback:
     return Rollback(
         file=CheckpointFile(config.paths.checkpoint, owner, here()),
         undone=UndoneFile(config.paths.undone, owner),
-        kernel=IpRoute(),
+        kernel=HostKernel(),
         owner=owner,
         journal=Journal(config.paths.journal, here()),
         links={name: config.links.of(name) for name in SERVICE_NAMES},
@@ -256,7 +258,7 @@ def main(config_file: Path | None, *, check: bool, teardown: bool, rollback: boo
     if check:
         sys.exit(check_files(config_file, policies))
     if teardown:
-        sys.exit(remove_all(config_file, policies, kernel=IpRoute(), lock=take_lock))
+        sys.exit(remove_all(config_file, policies, kernel=HostKernel(), lock=take_lock))
     try:
         config = load_config(config_file or DEFAULT_CONFIG, required=config_file is not None)
         logging.basicConfig(

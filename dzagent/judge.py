@@ -16,6 +16,7 @@ from dzagent.conditions import Status
 from dzagent.contested import Fight
 from dzagent.errors import EngineGone
 from dzagent.feed import LedgerView
+from dzagent.firewall import binding, firewall
 from dzagent.guard import LEARNED
 from dzagent.held import Held
 from dzagent.hostfacts import Facts
@@ -201,6 +202,7 @@ def judge(report: PassReport, services: Sequence[ServiceView], mode: str) -> lis
         ("Contested", *_flag(bool(report.fights), "Undone", _fights(report), "nobody undoes our repairs")),
         ("Held", *held_words(report.held)),
         ("ConfirmPending", *_pending(report.pending)),
+        firewall(report.desired, report.after.nft, report.plan, report.failing),
         _ready(report, services, sync, session),
     ]
 
@@ -347,8 +349,8 @@ def _count(steps: int) -> str:
 
 
 def _in_sync(report: PassReport, mode: str) -> Judgement:
-    steps = len(report.plan.steps)
-    failed = report.failing
+    left = binding(report.plan, report.failing)
+    steps, failed = len(left), [outcome for outcome in report.failing if outcome.step in left]
     waiting = sum(item.kind in {"volume", "rollback"} for item in report.held)
     if waiting and not steps:
         return ("InSync", "False", "Held", f"{_count(waiting)} withheld: see `dzagent plan`")

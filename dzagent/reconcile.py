@@ -27,6 +27,7 @@ from dzagent.desired import DesiredStore
 from dzagent.doubt import textless
 from dzagent.errors import DzagentError, ObservationError
 from dzagent.feed import LedgerView
+from dzagent.firewall import LeakGuard, firewall_problems
 from dzagent.guard import own_addresses, withhold
 from dzagent.held import Held
 from dzagent.hostfacts import Facts, HostProbe
@@ -48,6 +49,7 @@ from dzagent.model import (
 from dzagent.neighbours import Around, Neighbours
 from dzagent.notify import Pulse
 from dzagent.ownership import Ownership
+from dzagent.plan_nft import table_handle
 from dzagent.planner import Planner, Setting
 from dzagent.policy import Policy
 from dzagent.protect import SSH_PEER
@@ -144,6 +146,7 @@ class Reconciler:
         self._wisher = Wisher(parts.policy, parts.templates, self._links)
         self._texts = RenderedTexts(parts.store, self._owner)
         self._joiner = Joiner()
+        self._leaks = LeakGuard()
         self._learned: tuple[int, Learned] = (0, {})
         self._unknown_peers: tuple[str, ...] = ()
         self._ground: _Ground | None = None
@@ -225,11 +228,17 @@ class Reconciler:
         observed = self._observe_keys(desired, observed)
         whole, guards = desired, self._guards(wishes, facts, desired, observed, intent)
         desired, held = withhold(desired, facts.protected, guards.own, guards.installed, guards.permits)
+        desired, unguarded = self._leaks.limit(desired)
         setting = self._setting(wishes, view, guards, held)
         acted = self._act(desired, observed, setting, intent)
         self._safeguards.settle(wishes, intent, whole, self._learned[1], acted)
         self._remember(desired, setting, acted, intent)
-        problems = (*self._problems(guards), *self._neighbours.problems(desired, acted.observed))
+        problems = (
+            *self._problems(guards),
+            *self._neighbours.problems(desired, acted.observed),
+            *unguarded,
+            *firewall_problems(desired, acted.observed),
+        )
         self._parts.reporter.tell(
             PassReport(
                 intent=intent,
@@ -258,8 +267,11 @@ class Reconciler:
     def _look(self) -> Observed:
         """Read the kernel: the end of whatever was begun."""
         observed = self._parts.kernel.observe(self._interest)
+        journal = self._parts.journal
         self._parts.pulse.observed()
-        self._owner = self._parts.journal.settle(self._owner, observed.links)
+        known = replace(self._owner, claims=journal.claims)
+        table = table_handle(observed.nft, known, journal.claims.table)
+        self._owner = journal.settle(self._owner, observed.links, table)
         return observed
 
     # ---- look ----------------------------------------------------------------------------------------

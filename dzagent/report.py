@@ -14,6 +14,7 @@ from dzagent.config import Config
 from dzagent.errors import StateError
 from dzagent.feed import rpc_hosts
 from dzagent.files import write_json
+from dzagent.firewall import Counts
 from dzagent.intent import intent_stamp
 from dzagent.judge import (
     FAILED,
@@ -61,6 +62,7 @@ class Reporter:
             for kind in ("provisions", "removals", "updates")
         }
         self._errors: dict[ServiceName, LastError] = {}
+        self._counts = Counts(clock)
         self._events: deque[dict[str, Any]] = deque(maxlen=MAX_EVENTS)
         self._last_apply: dict[str, Any] | None = None
         self._asked: str | None = None
@@ -169,6 +171,7 @@ class Reporter:
             "conflicts": [conflict_json(c) for c in report.plan.conflicts],
             "contested": [fight_json(fight, report.suspects) for fight in report.fights],
             "withdrawn": dict(report.wishes.withdrawn),
+            "firewall": self._counts.show(report.after.nft),
             "matched_users": {n: int(known and n in report.wishes.granted) for n in SERVICE_NAMES},
         }
         self._publish()
