@@ -16,7 +16,8 @@ from dzagent.kernel.protocol import Kernel
 from dzagent.kernel.rereading import FEW
 from dzagent.kernel.watch import WatchView
 from dzagent.kernel.watchlines import EVERYTHING, NOTHING, Lines, Touched, is_known
-from dzagent.model import Address, Interest, Observed, Outcome, Result, Route, Rule, Step
+from dzagent.model import Address, Interest, Link, Observed, Outcome, Result, Route, Rule, Step
+from dzagent.nftmodel import NftTable
 
 SHARE: Final = 50.0
 """A look at everything that took t seconds is repeated after SHARE * t at the earliest, unless there is doubt."""
@@ -203,7 +204,7 @@ def _more(before: Interest, after: Interest) -> Touched:
 def _written(steps: Sequence[Step]) -> Touched:
     """Return what steps of ours touch; routes vanish with links and addresses, unseen."""
     targets = tuple(step.target for step in steps)
-    if not all(isinstance(target, (Address, Route, Rule)) for target in targets):
+    if any(isinstance(target, Link) for target in targets):
         return EVERYTHING
     addresses = any(isinstance(target, Address) for target in targets)
     slots: dict[Slot, str | None] = {
@@ -214,4 +215,5 @@ def _written(steps: Sequence[Step]) -> Touched:
         rules=any(isinstance(target, Rule) for target in targets),
         routes=addresses or len(slots) > FEW,
         slots={} if len(slots) > FEW else slots,
+        tables=any(isinstance(target, NftTable) for target in targets),
     )
