@@ -111,7 +111,7 @@ class Contest:
             elif result is Result.DONE:
                 self._count(object_key, step, now)
             return
-        if isinstance(step.after, Address) and step.action is Action.CHANGE:
+        if _comes_anew(step):
             self._forget_dependants(step.after)
         if self._made.get(object_key) == step.after:
             self._count(object_key, step, now)
@@ -122,7 +122,7 @@ class Contest:
         self._drop(object_key)
 
     def _forget_dependants(self, obj: KernelObject) -> None:
-        """The kernel drops what stands on a link or an address that we take away: making it again is no repair."""
+        """The kernel drops what stands on a link or an address that goes: making that again is no repair of its own."""
         if isinstance(obj, Link | Address):
             name = obj.name if isinstance(obj, Link) else obj.dev
             kinds = Address | Route if isinstance(obj, Link) else Route
@@ -232,11 +232,17 @@ class Contest:
         return min(times, default=None)
 
     def _of(self, step: Step) -> _Watched | None:
-        """Return what is contested of the object that a step is about, if it wants the same of it."""
+        """Return what is contested of the object that a step is about, if it wants the same of it.
+
+        A delete that makes room for what is wanted waits with it: half a repair would be worse than none.
+        """
         if not self._contested:
             return None
         watched = self._contested.get(key(step.target))
-        return watched if watched is not None and _same(watched.step, step) else None
+        if watched is None or _same(watched.step, step):
+            return watched
+        rebuilt = step.action is Action.DELETE and step.origin is not None
+        return watched if rebuilt and watched.step.after is not None else None
 
 
 def rival(step: Step, observed: Observed) -> str:
@@ -254,6 +260,13 @@ def rival(step: Step, observed: Observed) -> str:
 def _theirs(protocols: Iterable[int], ours: int, what: str) -> str:
     other = next((protocol for protocol in protocols if protocol != ours), None)
     return "" if other is None else f"{what} of {named(other)} is in its place"
+
+
+def _comes_anew(step: Step) -> bool:
+    """Tell whether what stood on the object of a step is gone: it was not there, or down, or is made anew."""
+    if isinstance(step.after, Link):
+        return step.action is Action.ADD or (isinstance(step.before, Link) and not step.before.up)
+    return isinstance(step.after, Address)
 
 
 def _same(one: Step, other: Step) -> bool:

@@ -51,7 +51,8 @@ class PassReport:
     """Everything one pass looked at and did.
 
     plan: what is left to do after it. failing: how those steps of it ended that failed, now or earlier. fights: what
-    somebody else keeps undoing. suspects: who may do so. journal_problem: why the journal cannot be written.
+    somebody else keeps undoing. suspects: who may do so. journal_problem: why the journal cannot be written. ours: links
+    of ours in the kernel.
     """
 
     intent: IntentView
@@ -72,6 +73,7 @@ class PassReport:
     fights: tuple[Fight, ...] = ()
     suspects: tuple[str, ...] = ()
     journal_problem: str | None = None
+    ours: frozenset[str] = frozenset()
 
 
 def view(name: ServiceName, report: PassReport) -> ServiceView | None:

@@ -224,6 +224,7 @@ class Reconciler:
                 fights=acted.fights,
                 suspects=acted.suspects,
                 journal_problem=self._parts.journal.problem,
+                ours=frozenset(link.name for link in acted.observed.links if self._owner.owns(link)),
                 bgp=None if self._parts.bgp is None else self._parts.bgp.view(),
                 age=age,
             )
@@ -359,7 +360,7 @@ class Reconciler:
 
 def _services_up(observed: Observed, owner: Ownership) -> frozenset[ServiceName]:
     """Return the services whose link is in the kernel and ours."""
-    ours = {owner.links.get(link.name) for link in observed.links if owner.owns(link)}
+    ours = {owner.links.get(link.name, link.alias) for link in observed.links if owner.owns(link)}
     return frozenset(name for name in SERVICE_NAMES if f"dzagent:{name}" in ours)
 
 

@@ -196,7 +196,7 @@ class Reporter:
     # ---- services --------------------------------------------------------------------------------------
 
     def _services(self, report: PassReport) -> list[ServiceView]:
-        present = {link.name for link in report.after.links if link.tunnel is not None and link.alias}
+        present = {link.name for link in report.after.links if link.tunnel is not None} & report.ours
         views = []
         for name in SERVICE_NAMES:
             error = self._last_error(name, report)

@@ -99,13 +99,27 @@ def test_what_we_take_away_ourselves_and_make_again_is_no_fight() -> None:
     assert one.settle((), 9) == ()
 
 
-@pytest.mark.parametrize("gone", [delete(LINK), delete(ADDRESS), change(ADDRESS, ADDRESS)])
-def test_what_goes_with_something_that_we_take_away_is_no_fight(gone: Step) -> None:
+@pytest.mark.parametrize(
+    ("root", "fought_over"),
+    [
+        (delete(LINK), set()),
+        (delete(ADDRESS), set()),
+        (change(replace(ADDRESS, scope="global"), ADDRESS), {ADDRESS}),
+        (add(ADDRESS), {ADDRESS}),
+        (change(replace(LINK, up=False), LINK), {LINK}),
+        (add(LINK), {LINK}),
+        (change(replace(LINK, mtu=1400), LINK), {LINK, ROUTE}),
+    ],
+)
+def test_what_goes_with_its_link_or_address_is_not_fought_over_itself(
+    root: Step, fought_over: set[KernelObject]
+) -> None:
     one = contest()
-    for n in range(9):
-        do(one, add(LINK), add(ADDRESS), add(ROUTE), at=n)
-        do(one, delete(gone.target) if gone.target == LINK else gone, at=n)
-    assert add(ROUTE).target not in {fight.step.target for fight in one.settle((), 9)}
+    do(one, add(LINK), add(ADDRESS), add(ROUTE))
+    for n in range(4):
+        again = [add(root.target)] if root.after is None else []
+        do(one, root, *again, add(ROUTE), at=n)
+    assert {fight.step.target for fight in one.settle((), 4)} == fought_over
 
 
 def test_a_link_that_somebody_keeps_spoiling_is_a_fight_though_we_delete_it_to_rebuild_it() -> None:
@@ -115,6 +129,8 @@ def test_a_link_that_somebody_keeps_spoiling_is_a_fight_though_we_delete_it_to_r
     for n in range(3):
         do(one, Step(Action.DELETE, ours(spoilt), None, "rebuilt", ORIGIN), add(LINK), add(ADDRESS), at=n)
     assert one.settle((), 3) == (Fight(add(LINK), 3),)
+    assert not one.ready(Step(Action.DELETE, ours(spoilt), None, "rebuilt", ORIGIN), 2)
+    assert one.ready(delete(spoilt), 2)
 
 
 def test_what_somebody_keeps_adding_in_our_place_is_a_fight() -> None:

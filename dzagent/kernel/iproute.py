@@ -22,6 +22,9 @@ _Task: TypeAlias = tuple[Step, tuple[str, ...]]
 MAX_SPLITS: Final = 32
 """How often the steps of a phase may run again in halves: enough to isolate three of 1,000."""
 
+MAX_SAID: Final = 500
+"""Characters of what `ip` says that a message repeats: one that is no iproute2 prints how it is used."""
+
 _NO_TABLE: Final = re.compile(r"FIB table does not exist")
 _UNREACHABLE: Final = re.compile(r"unreachable|No route to host|prohibited|Invalid (argument|cross-device)")
 
@@ -49,7 +52,8 @@ class IpRoute:
         """Read everything that `interest` covers; raises ObservationError if any part failed."""
         done = self._run("ip", observe.OPTIONS, observe.batch(interest))
         if done.code != 0:
-            raise ObservationError(f"ip could not read the kernel's state (exit {done.code}): {done.message}")
+            said = advised(" ".join(done.message.split())[:MAX_SAID])
+            raise ObservationError(f"ip could not read the kernel's state (exit {done.code}): {said}")
         observed = observe.decode(done.stdout, interest, self._known)
         self._indexes = {link.name: link.ifindex for link in observed.links}
         return observed
