@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
 from typing import Protocol
 
@@ -40,6 +40,7 @@ from dzagent.model import (
     Route,
     ServiceName,
 )
+from dzagent.notify import Pulse
 from dzagent.plan import Ownership
 from dzagent.planner import Planner, Setting
 from dzagent.policy import Policy
@@ -105,6 +106,7 @@ class Parts:
     reporter: Reporter
     now: Callable[[], float]
     bgp: Bgp | None = None
+    pulse: Pulse = field(default_factory=Pulse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,7 @@ class Reconciler:
             if reasons != {"routes"} or not self.run_changes():
                 self.run_pass()
             due = self._passed_at + self._parts.config.intervals.observe - self._parts.now()
-            reasons = wake.wait(max(0.0, due))
+            reasons = self._parts.pulse.rest(wake.wait, max(0.0, due), self._parts.reporter.headline)
 
     def run_changes(self) -> bool:
         """Carry out what changed of the learned routes since the last time; False if a whole pass is needed.
@@ -175,6 +177,7 @@ class Reconciler:
     def _pass(self) -> None:
         self._ground, self._passed_at = None, self._parts.now()
         observed = self._parts.kernel.observe(self._interest)
+        self._parts.pulse.observed()
         intent = _settle(self._parts.intent.read(), observed, self._owner)
         view, facts = self._look_around(observed, intent)
         age = self._age(view)

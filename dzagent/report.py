@@ -78,6 +78,12 @@ class Reporter:
         }
         self._rest: dict[str, Any] = {"enabled": None, "services": [], "problems": [], "conflicts": []}
 
+    @property
+    def headline(self) -> str:
+        """How things are, in a line: whether the agent is ready, else why not."""
+        ready = self._conditions.all.get("Ready")
+        return "" if ready is None else f"{ready.reason}: {ready.message}"
+
     # ---- manual mode -----------------------------------------------------------------------------------
 
     def take_request(self, plan: Plan) -> bool:
