@@ -6,7 +6,6 @@ that process. Its network is its own. It is entered by `nsenter`.
 
 from __future__ import annotations
 
-import re
 import shlex
 import subprocess
 from collections.abc import Callable, Sequence
@@ -118,9 +117,8 @@ class Box:
 
     def pids(self, unit: str) -> tuple[int, ...]:
         """Return all processes of a unit, as the container numbers them."""
-        group = self.show(unit, "ControlGroup")
-        listed = self.run("systemd-cgls", "--no-pager", "--full", "--all", "-u", unit) if group else None
-        return tuple(int(pid) for pid in re.findall(r"[├└]─(\d+) ", listed.stdout)) if listed else ()
+        found = self.run("sh", "-c", f"grep -l '/{unit}$' /proc/[0-9]*/cgroup").stdout.split()
+        return tuple(int(path.split("/")[2]) for path in found)
 
     def journal(self, *options: str) -> str:
         """Return what its journal holds."""
