@@ -60,7 +60,10 @@ class Box:
         children = Path(f"/proc/{pid}/task/{pid}/children")
         for child in children.read_text().split():
             name = Path(f"/proc/{child}/comm").read_text().strip()
-            if name in {"systemd", "init"} and run("nsenter", "-t", child, "-a", "--", "true").returncode == 0:
+            if (
+                name in {"systemd", "init"}
+                and run("nsenter", "-t", child, "-a", "--", "true").returncode == 0
+            ):
                 return int(child)
         return 0
 

@@ -18,6 +18,8 @@ from e2e.package.box import Box
 from e2e.package.trees import SUITES, Tree
 
 CACHE = debs.ROOT / ".lab"
+QUICK = os.environ.get("PACKAGE") == "quick"
+"""Whether only what takes minutes shall run: one distribution, nothing that needs an archive or a virtual machine."""
 
 
 def missing(why: str) -> NoReturn:
@@ -44,6 +46,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what takes a suite once for each; $SUITES names fewer of them."""
     if "suite" in metafunc.fixturenames:
         chosen = os.environ.get("SUITES", " ".join(SUITES)).split()
+        chosen = chosen[:1] if QUICK else chosen
         fewer = chosen[:1] if getattr(metafunc.module, "ONE_SUITE", False) else chosen
         metafunc.parametrize("suite", fewer, scope="session")
 

@@ -9,8 +9,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 VOLATILE = (
-    *("/proc", "/sys", "/dev", "/tmp", "/root"),
-    *("/var/lib/dpkg", "/var/lib/apt", "/var/cache", "/var/log/apt", "/var/log/dpkg.log", "/var/log/alternatives.log"),
+    *("/proc", "/sys", "/dev", "/root"),
+    *(
+        "/var/lib/dpkg",
+        "/var/lib/apt",
+        "/var/cache",
+        "/var/log/apt",
+        "/var/log/dpkg.log",
+        "/var/log/alternatives.log",
+    ),
     "/etc/ld.so.cache",
 )
 """What dpkg and apt themselves write, and what is no file of the tree."""
@@ -46,7 +53,11 @@ def _describe(path: Path) -> str:
 def difference(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str]:
     """Return every path that is new, gone or changed, with what happened to it."""
     return {
-        name: "gone" if name not in after else "new" if name not in before else f"{before[name]} => {after[name]}"
+        name: "gone"
+        if name not in after
+        else "new"
+        if name not in before
+        else f"{before[name]} => {after[name]}"
         for name in sorted(before.keys() | after.keys())
         if before.get(name) != after.get(name)
     }

@@ -23,7 +23,9 @@ CONFIG = "network: localnet\nrpc: http://127.0.0.1:9\nclient_ip: 198.51.100.7\n"
 SERVICES = ("dzagentd.service", "dzagent-bird.service", "dzagent-api.service")
 PSS_LIMIT = 110_000
 """Kilobytes, all processes together."""
-FORBIDDEN = re.compile(r"seccomp|SIGSYS|status=31|bad system call|not permitted|Traceback|permission denied", re.IGNORECASE)
+FORBIDDEN = re.compile(
+    r"seccomp|SIGSYS|status=31|bad system call|not permitted|Traceback|permission denied", re.IGNORECASE
+)
 """What a sandbox that is too tight, or a bug, leaves in the journal."""
 NETWORK = (
     *("addr show", "-4 rule show", "-6 rule show", "-4 route show table all", "-6 route show table all"),
@@ -181,7 +183,9 @@ def test_a_killed_process_is_back(running: Box, unit: str) -> None:
     assert get(running, "/v3/status").returncode == 0
     killed = running.main_pid(unit)
     running.must("kill", "-KILL", str(killed))
-    wait_for(f"{unit} is back", lambda: running.active(unit) and running.main_pid(unit) not in {0, killed}, 30)
+    wait_for(
+        f"{unit} is back", lambda: running.active(unit) and running.main_pid(unit) not in {0, killed}, 30
+    )
     answer = wait_for("the API answers", lambda: get(running, "/v3/status").stdout, 30)
     assert json.loads(answer)["conditions"]
 
@@ -205,7 +209,9 @@ def test_the_watchdog_ends_a_hang(running: Box) -> None:
     assert subprocess.run(["sleep", str(8 * SLOW)], check=False).returncode == 0
     assert running.main_pid("dzagentd") == hung
     running.must("kill", "-STOP", str(hung))
-    wait_for("it is back", lambda: running.active("dzagentd") and running.main_pid("dzagentd") not in {0, hung}, 60)
+    wait_for(
+        "it is back", lambda: running.active("dzagentd") and running.main_pid("dzagentd") not in {0, hung}, 60
+    )
     assert "watchdog" in running.journal("--unit=dzagentd").lower()
 
 
@@ -240,13 +246,18 @@ def test_upgrade_refuses_no_request_and_leaves_the_engine(running: Box, newer: P
     )
     for deb, version in ((newer, debs.NEWER), (older, debs.OLDER)):
         running.must("dpkg", *KEEP, "--install", running.tree.bring(deb))
-        wait_for("the new one runs", lambda v=version: json.loads(get(running, "/v3/status").stdout)["version"] == v, 30)  # type: ignore[misc] # a default binds it
+        _runs(running, version)
     lost = asking.poll()
     asking.kill()
     said, _ = asking.communicate()
     assert lost is None, said.strip()
     assert running.main_pid("dzagent-bird") == bird
     assert running.main_pid("dzagentd") != agent
+
+
+def _runs(box: Box, version: str) -> None:
+    """Wait until the reconciler of this version has reported."""
+    wait_for("it runs", lambda: json.loads(get(box, "/v3/status").stdout)["version"] == version, 30)
 
 
 def test_upgrade_leaves_stopped_what_was_stopped_and_disabled(running: Box, newer: Path) -> None:
@@ -281,7 +292,9 @@ def test_remove_ends_everything_and_purge_leaves_nothing(running: Box, state: st
     left = running.run("ps", "-eo", "args").stdout
     assert "dzagent" not in left.replace("ps -eo args", ""), left
     running.must("dpkg", "--purge", "dzagent")
-    found = running.run("find", "/etc", "/var/lib", "/var/log", "/run", "/usr", "-name", "*dzagent*").stdout.split()
+    found = running.run(
+        "find", "/etc", "/var/lib", "/var/log", "/run", "/usr", "-name", "*dzagent*"
+    ).stdout.split()
     assert [name for name in found if "deb-systemd-helper" not in name and "/dpkg/" not in name] == []
     assert running.run("systemctl", "is-system-running").stdout.strip() in {"running", "degraded"}
 

@@ -23,7 +23,7 @@ MEGABYTE = 1024 * 1024
 @contextlib.contextmanager
 def full(tree: Tree, left: int) -> Iterator[None]:
     """Leave this many bytes on the tree's disk for a while."""
-    filler = tree.path("/var/tmp/filler")
+    filler = tree.path("/root/filler")
     free = os.statvfs(tree.root)
     with filler.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, max(1, free.f_bavail * free.f_frsize - left))
@@ -140,8 +140,13 @@ def _kill_when(tree: Tree, file: str, moment: Callable[[Tree], bool]) -> None:
 
 @pytest.mark.parametrize(
     ("operation", "moment"),
-    [("install", unpacking), ("install", configuring), ("upgrade", leaving), ("upgrade", unpacking),
-     ("upgrade", configuring)],
+    [
+        ("install", unpacking),
+        ("install", configuring),
+        ("upgrade", leaving),
+        ("upgrade", unpacking),
+        ("upgrade", configuring),
+    ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
 def test_a_killed_dpkg_can_go_on(

@@ -109,8 +109,10 @@ def test_every_module_can_be_imported_by_the_systems_python(installed: Tree) -> 
 
 def test_modules_are_compiled(installed: Tree) -> None:
     sources = set(installed.path("/usr/lib/dzagent").rglob("*.py"))
-    compiled = {path.parent.parent / f"{path.name.split('.')[0]}.py" for path in
-                installed.path("/usr/lib/dzagent").rglob("__pycache__/*.pyc")}
+    compiled = {
+        path.parent.parent / f"{path.name.split('.')[0]}.py"
+        for path in installed.path("/usr/lib/dzagent").rglob("__pycache__/*.pyc")
+    }
     assert sources
     assert not sources - compiled
 
@@ -125,8 +127,8 @@ def test_the_commands_start_for_everybody(installed: Tree, user: str, command: t
 
 
 def test_the_environment_and_the_current_directory_are_shut_out(installed: Tree) -> None:
-    installed.put("/tmp/evil/click.py", "raise SystemExit('taken from outside')\n")
-    script = "cd /tmp/evil && PYTHONPATH=/tmp/evil dzagent --version"
+    installed.put("/root/evil/click.py", "raise SystemExit('taken from outside')\n")
+    script = "cd /root/evil && PYTHONPATH=/root/evil dzagent --version"
     done = installed.run("sh", "-c", script)
     assert done.returncode == 0, done.stderr
 
@@ -150,8 +152,11 @@ def test_units_are_right_and_closed(installed: Tree, unit: str) -> None:
     place = f"/usr/lib/systemd/system/{unit}"
     checked = installed.run("systemd-analyze", "verify", "--man=no", place)
     # Keys that a later systemd brought are allowed for; everything else it complains about is a mistake.
-    said = [line for line in (checked.stdout + checked.stderr).splitlines()
-            if not re.search(r"Unknown key( name)? 'Restart(Steps|MaxDelaySec)'", line) and "dzagent" in line]
+    said = [
+        line
+        for line in (checked.stdout + checked.stderr).splitlines()
+        if not re.search(r"Unknown key( name)? 'Restart(Steps|MaxDelaySec)'", line) and "dzagent" in line
+    ]
     assert said == []
     judged = installed.run(
         "systemd-analyze", "security", "--offline=true", "--no-pager", f"--threshold={LIMITS[unit]}", place
@@ -160,7 +165,9 @@ def test_units_are_right_and_closed(installed: Tree, unit: str) -> None:
     print(judged.stdout.strip().splitlines()[-1])
 
 
-@pytest.mark.parametrize("page", ["man1/dzagent.1", "man8/dzagentd.8", "man5/dzagent-config.5", "man5/dzagent-policy.5"])
+@pytest.mark.parametrize(
+    "page", ["man1/dzagent.1", "man8/dzagentd.8", "man5/dzagent-config.5", "man5/dzagent-policy.5"]
+)
 def test_manual_pages_are_there(deb: Path, page: str) -> None:
     assert f"/usr/share/man/{page}.gz" in debs.contents(deb)
 

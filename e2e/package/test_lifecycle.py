@@ -16,7 +16,9 @@ KEEP = ("--force-confdef", "--force-confold")
 """What unattended upgrades give to dpkg: an edited configuration file stays."""
 
 USERS = re.compile(r"/etc/(passwd|group|shadow|gshadow|subuid|subgid)-?$")
-LEFT_BY_DEBIAN = re.compile(r"/var/lib/systemd/deb-systemd-helper-(enabled|masked)(/|$)|/etc/\.pwd\.lock$|/var/lib/systemd$")
+LEFT_BY_DEBIAN = re.compile(
+    r"/var/lib/systemd/deb-systemd-helper-(enabled|masked)(/|$)|/etc/\.pwd\.lock$|/var/lib/systemd$"
+)
 """What the distribution's own helpers leave behind after every package."""
 
 
@@ -38,7 +40,9 @@ def status(tree: Tree) -> str:
 def ours(tree: Tree, changes: dict[str, str]) -> dict[str, str]:
     """Return the changes that are neither users, nor left by the distribution's helpers."""
     assert tree
-    return {name: how for name, how in changes.items() if not USERS.match(name) and not LEFT_BY_DEBIAN.match(name)}
+    return {
+        name: how for name, how in changes.items() if not USERS.match(name) and not LEFT_BY_DEBIAN.match(name)
+    }
 
 
 def test_purge_leaves_the_tree_as_it_was(tree: Tree, deb: Path) -> None:
@@ -58,7 +62,10 @@ def test_install_adds_and_changes_nothing_that_is_there(tree: Tree, deb: Path) -
     changes = ours(tree, difference(before, listing(tree.root)))
     assert {name: how for name, how in changes.items() if how != "new"} == {}
     packed = {name.rstrip("/") for name in debs.contents(deb)}
-    resolved = {name.replace("/lib/systemd", "/usr/lib/systemd") if name.startswith("/lib/") else name for name in packed}
+    resolved = {
+        name.replace("/lib/systemd", "/usr/lib/systemd") if name.startswith("/lib/") else name
+        for name in packed
+    }
     extra = {name for name in changes if name not in packed | resolved and "__pycache__" not in name}
     extra -= {"/etc/apparmor.d/local"}  # dh_apparmor makes a file in there, for the operator's own rules
     links = {name for name in extra if re.match(r"/etc/systemd/system/.*\.wants(/dzagent.*)?$", name)}
@@ -90,7 +97,9 @@ def test_upgrade_keeps_what_the_operator_edited(tree: Tree, deb: Path, newer: Pa
     assert not tree.path("/etc/dzagent").exists()
 
 
-def test_upgrade_brings_a_new_configuration_where_nobody_edited_it(tree: Tree, deb: Path, newer: Path) -> None:
+def test_upgrade_brings_a_new_configuration_where_nobody_edited_it(
+    tree: Tree, deb: Path, newer: Path
+) -> None:
     install(tree, deb)
     before = tree.path(CONFIG).stat()
     install(tree, newer)

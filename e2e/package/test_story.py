@@ -134,7 +134,9 @@ def test_a_killed_process_is_back(story: Story, unit: str) -> None:
     host.status()  # the API runs from its first request on
     killed = host.box.main_pid(unit)
     host.box.must("kill", "-KILL", str(killed))
-    wait_for(f"{unit} is back", lambda: host.box.active(unit) and host.box.main_pid(unit) not in {0, killed}, 30)
+    wait_for(
+        f"{unit} is back", lambda: host.box.active(unit) and host.box.main_pid(unit) not in {0, killed}, 30
+    )
     host.connected(story.user)
     assert pinger.stop() == ()
     assert ifindex(host.space, LINK) == index
@@ -142,7 +144,7 @@ def test_a_killed_process_is_back(story: Story, unit: str) -> None:
 
 def test_a_hang_is_ended_by_the_watchdog(story: Story) -> None:
     host = story.host
-    limit = "[Service]\nWatchdogSec={:.0f}\n".format(4 if SLOW == 1 else 20)
+    limit = f"[Service]\nWatchdogSec={4 if SLOW == 1 else 20}\n"
     drop_in = host.box.tree.put("/etc/systemd/system/dzagentd.service.d/test.conf", limit)
     host.box.must("systemctl", "daemon-reload")
     host.box.must("systemctl", "restart", "dzagentd")
@@ -150,7 +152,9 @@ def test_a_hang_is_ended_by_the_watchdog(story: Story) -> None:
         hung = host.box.main_pid("dzagentd")
         host.box.must("kill", "-STOP", str(hung))
         wait_for(
-            "dzagentd is back", lambda: host.box.active("dzagentd") and host.box.main_pid("dzagentd") not in {0, hung}, 60
+            "dzagentd is back",
+            lambda: host.box.active("dzagentd") and host.box.main_pid("dzagentd") not in {0, hung},
+            60,
         )
         host.connected(story.user)
     drop_in.unlink()
@@ -199,7 +203,9 @@ def test_another_kind_of_user(story: Story) -> None:
 def test_remove_takes_down_what_is_ours_and_nothing_else(story: Story) -> None:
     host = story.host
     make_foreign(host.box)
-    foreign = host.space.ip("-4 rule show priority 5000") + host.space.ip("-4 route show table 100 dev other0")
+    foreign = host.space.ip("-4 rule show priority 5000") + host.space.ip(
+        "-4 route show table 100 dev other0"
+    )
     assert foreign
     said = host.box.must("dpkg", "--remove", "dzagent", limit=180)
     assert (host.view(), learned(host.space)) == (NOTHING, frozenset()), said
@@ -211,5 +217,7 @@ def test_remove_takes_down_what_is_ours_and_nothing_else(story: Story) -> None:
 def test_purge_leaves_no_file(story: Story) -> None:
     box = story.host.box
     box.must("dpkg", "--purge", "dzagent", limit=180)
-    found = box.run("find", "/etc", "/var/lib", "/var/log", "/run", "/usr", "-name", "*dzagent*").stdout.split()
+    found = box.run(
+        "find", "/etc", "/var/lib", "/var/log", "/run", "/usr", "-name", "*dzagent*"
+    ).stdout.split()
     assert [name for name in found if "deb-systemd-helper" not in name and "/dpkg/" not in name] == []

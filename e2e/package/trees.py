@@ -7,7 +7,6 @@ is in memory: nothing that a package does there is seen outside, and it is gone 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 import subprocess
@@ -63,7 +62,9 @@ def must(*command: str) -> str:
 
 def _mirror() -> str:
     """Return the Debian mirror that this machine uses, Debian's own if it uses none."""
-    listed = run("apt-get", "indextargets", "--format", "$(ORIGIN) $(LABEL) $(REPO_URI)", "Created-By: Packages")
+    listed = run(
+        "apt-get", "indextargets", "--format", "$(ORIGIN) $(LABEL) $(REPO_URI)", "Created-By: Packages"
+    )
     found = re.search(r"^Debian Debian (https?://\S+)", listed.stdout, re.MULTILINE)
     return found[1] if found else MIRROR
 
@@ -84,7 +85,17 @@ def fetch(cache: Path, suite: str, say: Callable[[str], None]) -> Path:
     new = tree.with_suffix(".new")
     shutil.rmtree(new, ignore_errors=True)
     wanted = f"--include={','.join(packages)}"
-    must("mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", wanted, *options, suite, str(new), _mirror())
+    must(
+        "mmdebstrap",
+        "--quiet",
+        "--mode=root",
+        "--variant=minbase",
+        wanted,
+        *options,
+        suite,
+        str(new),
+        _mirror(),
+    )
     # The trees are thrown away: nobody has to wait for a disk.
     (new / "etc/dpkg/dpkg.cfg.d/lab").write_text("force-unsafe-io\n")
     new.rename(tree)
@@ -115,7 +126,9 @@ class Tree:
         """Run a command in the tree; returns what it writes. Raises LabError if it fails."""
         done = self.run(*command)
         if done.returncode != 0:
-            raise LabError(f"in {self.suite}: '{' '.join(command)}' failed: {(done.stdout + done.stderr)[-3000:]}")
+            raise LabError(
+                f"in {self.suite}: '{' '.join(command)}' failed: {(done.stdout + done.stderr)[-3000:]}"
+            )
         return done.stdout + done.stderr
 
     def put(self, name: str, text: str | bytes, mode: int = 0o644) -> Path:
@@ -145,10 +158,11 @@ def copy(base: Path, suite: str, size: str = "1500m", *, boots: bool = False) ->
         _mount(stack, place, "-t", "tmpfs", "-o", f"size={size},mode=755", "tmpfs")
         layers = [place / name for name in ("upper", "work", "root")]
         for layer in layers:
-            layer.mkdir()
+            layer.mkdir(mode=0o755)
         upper, work, root = layers
-        os.chmod(upper, 0o755)
-        _mount(stack, root, "-t", "overlay", "-o", f"lowerdir={base},upperdir={upper},workdir={work}", "overlay")
+        _mount(
+            stack, root, "-t", "overlay", "-o", f"lowerdir={base},upperdir={upper},workdir={work}", "overlay"
+        )
         if not boots:
             _mount(stack, root / "proc", "-t", "proc", "proc")
             _mount(stack, root / "sys", "-t", "sysfs", "-o", "ro", "sysfs")
