@@ -26,6 +26,7 @@ from dzagent.desired import DesiredStore
 from dzagent.errors import DzagentError, StateError
 from dzagent.hostfacts import HostProbe
 from dzagent.intent import IntentReader
+from dzagent.journal import Journal, here
 from dzagent.kernel.iproute import IpRoute
 from dzagent.kernel.run import Completed, Runner, run
 from dzagent.ledgerside import LedgerSide
@@ -33,12 +34,13 @@ from dzagent.maintain import check_files, remove_all
 from dzagent.marks import ownership, write_marks
 from dzagent.notify import Pulse, pulse_of
 from dzagent.outside import Outside
-from dzagent.plan import Ownership
+from dzagent.ownership import Ownership
 from dzagent.policy import find_policy, load_policy
 from dzagent.reconcile import Parts, Reconciler
 from dzagent.render import Templates
 from dzagent.report import Reporter
 from dzagent.share import places
+from dzagent.suspects import running_managers
 from dzagent.wake import Wake, WakeSocket
 
 log = logging.getLogger(__name__)
@@ -99,6 +101,9 @@ class Daemon:
                 now=boot_seconds,
                 bgp=self._bgp,
                 pulse=self._pulse,
+                journal=Journal(config.paths.journal, here()),
+                managers=running_managers,
+                around=kernel,
             )
         )
 

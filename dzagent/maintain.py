@@ -13,6 +13,7 @@ import click
 
 from dzagent.config import DEFAULT_CONFIG, Config, load_config
 from dzagent.errors import DzagentError
+from dzagent.journal import here, read
 from dzagent.kernel.protocol import Kernel
 from dzagent.policy import Policy, find_policy, load_policy
 from dzagent.render import Templates
@@ -48,7 +49,7 @@ def remove_all(
     config, policy = _known(config_file, policies)
     try:
         held = lock(config.paths.lock)
-        torn = tear_down(kernel, owners(config, policy))
+        torn = tear_down(kernel, owners(config, policy, read(config.paths.journal, here()).claims))
         _keep_disabled(config)
         os.close(held)
     except DzagentError as error:

@@ -11,7 +11,7 @@ from typing import Any
 from dzagent.config import Config
 from dzagent.errors import StateError
 from dzagent.files import read_json, write_json
-from dzagent.plan import Ownership
+from dzagent.ownership import Ownership
 from dzagent.policy import Policy
 
 NAME = "marks.json"

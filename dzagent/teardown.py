@@ -16,7 +16,8 @@ from dzagent.kernel.execute import execute
 from dzagent.kernel.protocol import Kernel
 from dzagent.marks import ownership, read_marks
 from dzagent.model import Desired, Interest, Outcome, Result
-from dzagent.plan import Ownership, make_plan
+from dzagent.ownership import NO_CLAIMS, Claims, Ownership
+from dzagent.plan import make_plan
 from dzagent.policy import Policy
 from dzagent.state import read_intent, write_intent
 from dzagent.status import describe
@@ -45,17 +46,19 @@ def _plural(kind: str) -> str:
     return "es" if kind.endswith("s") else "s"
 
 
-def owners(config: Config, policy: Policy | None) -> tuple[Ownership, ...]:
+def owners(config: Config, policy: Policy | None, claims: Claims = NO_CLAIMS) -> tuple[Ownership, ...]:
     """Return whose objects go: those of the configuration, and of the last start where that used other marks.
 
     policy: None if configuration or policy cannot be read; then the record counts, and without one the defaults.
+    claims: what the journal knows to be ours whatever its mark says.
     """
     recorded = read_marks(config)
     if policy is not None:
         found = [ownership(config, policy), *([] if recorded is None else [recorded])]
     else:
         found = [recorded or ownership(config, Policy())]
-    return tuple(item for number, item in enumerate(found) if item not in found[:number])
+    different = (item for number, item in enumerate(found) if item not in found[:number])
+    return tuple(replace(item, claims=claims) for item in different)
 
 
 def tear_down(kernel: Kernel, whose: Iterable[Ownership]) -> TornDown:

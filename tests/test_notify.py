@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,12 @@ import pytest
 from dzagent.daemon import beating
 from dzagent.errors import KernelError
 from dzagent.kernel.run import Completed
+from dzagent.marks import ownership
 from dzagent.notify import MAX_STATUS, Pulse, _Sender, pulse_of
+from dzagent.ownership import NO_CLAIMS
+from dzagent.reconcile import Reconciler
+from dzagent.wake import Wake
+from tests.test_reconcile import World
 
 NOBODY: frozenset[str] = frozenset()
 
@@ -158,3 +163,48 @@ def test_a_manager_that_does_not_read_costs_a_message_and_not_the_loop(tmp_path:
         for _ in range(1000):  # more than the queue of a socket holds
             send(b"WATCHDOG=1")
         assert sock.recv(100) == b"WATCHDOG=1"
+
+
+# ---- in the loop -------------------------------------------------------------------------------------------
+
+
+class Loop:
+    """A loop with a ledger that never answers, stopped after some passes."""
+
+    def __init__(self, tmp_path: Path, passes: int) -> None:
+        self.world, self.manager, self._left = World(tmp_path), Manager(), passes
+        parts = replace(self.world.loop._parts, pulse=Pulse(self.manager.send, watchdog=1000))
+        self.loop = Reconciler(parts)
+
+    def run(self) -> list[bytes]:
+        wake = Wake()
+        wake.wait = self._wait  # type: ignore[method-assign] # no time passes
+        self.loop.run(wake, lambda: self._left <= 0)
+        return [line for message in self.manager.heard for line in message.splitlines()]
+
+    def _wait(self, timeout: float) -> frozenset[str]:  # noqa: ARG002 - as Wake's
+        self._left -= 1
+        return NOBODY
+
+
+def test_the_loop_is_ready_after_a_pass_without_waiting_for_a_ledger(tmp_path: Path) -> None:
+    heard = Loop(tmp_path, 3).run()
+    assert heard.count(b"READY=1") == 1
+    assert heard.index(b"READY=1") < 2
+    assert b"STATUS=Disabled: nobody has enabled or disabled the agent yet" in heard
+    assert heard.count(b"WATCHDOG=1") >= 3
+
+
+def test_a_loop_that_cannot_read_the_kernel_is_alive_and_not_ready(tmp_path: Path) -> None:
+    loop = Loop(tmp_path, 2)
+    loop.world.kernel.observe_error = KernelError("ip did not end within 10 s and was killed.")
+    heard = loop.run()
+    assert b"READY=1" not in heard
+    assert heard.count(b"WATCHDOG=1") >= 2
+    assert any(line.startswith(b"STATUS=KernelError: ip did not end") for line in heard)
+
+
+def test_the_marks_of_a_teardown_are_those_of_the_loop(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    owner = replace(world.loop._owner, claims=NO_CLAIMS)
+    assert ownership(world.config, world.policy) == owner

@@ -11,10 +11,11 @@ import pytest
 
 from dzagent.config import Config, Links, Paths
 from dzagent.errors import KernelError, StateError
+from dzagent.journal import Journal, here
 from dzagent.maintain import check_files, remove_all
 from dzagent.marks import NAME, ownership, read_marks, write_marks
 from dzagent.model import Address, Link, Result, Route, Rule, SeenLink
-from dzagent.plan import Ownership
+from dzagent.ownership import Ownership
 from dzagent.policy import Policy
 from dzagent.share import places
 from dzagent.state import Intent, read_intent, write_intent
@@ -121,6 +122,15 @@ def test_marks_that_were_changed_after_the_start_are_both_taken_down(tmp_path: P
     write_marks(config, ownership(config, replace(Policy(), protocol=186)))
     kernel = a_host()
     kernel.routes.append(a_route("doublezero0", 186, IPv4Network("198.18.0.0/15")))
+    assert remove_all(configured(tmp_path), POLICIES, kernel=kernel, lock=no_lock) == 0
+    assert is_clean(kernel)
+
+
+def test_a_link_that_lost_its_mark_is_known_by_the_journal(tmp_path: Path) -> None:
+    kernel, config = a_host(), Config(paths=paths(tmp_path))
+    seen = kernel.links[OURS.name]
+    Journal(config.paths.journal, here()).settle(ownership(config, Policy()), [seen])
+    kernel.links[OURS.name] = replace(seen, alias="", tunnel=replace(OURS, alias=""))
     assert remove_all(configured(tmp_path), POLICIES, kernel=kernel, lock=no_lock) == 0
     assert is_clean(kernel)
 
