@@ -53,6 +53,8 @@ DEV2 = DeviceSite("dev2", ("192.0.2.9",), "192.0.2.14", prefix="203.0.113.64/26"
 DEVICES = (DEV1, DEV2)
 LEDGER = Site("ledger", (LEDGER_IP,), "192.0.2.22")
 PEER = Site("peer", (PEER_IP,), "192.0.2.30")
+DESK = Site("desk", ("192.0.2.33",), "192.0.2.38")
+"""Where the tests sit if they are not on the host: this process's own namespace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ def build_network(host: Namespace | None = None) -> Network:
     if host is None:
         host_link(network, "eth0")
         here.batch(*host_commands("eth0"))
+    else:
+        _connect_desk(network)
     for namespace in (network.router, *network.devices.values()):
         namespace.sysctl("ip_forward", 1)
     # Distributions filter by reverse path: the answers of another user come in by a tunnel.
@@ -110,6 +114,17 @@ def _connect(router: Namespace, site: Site) -> None:
         "link set eth0 up",
         f"route add default via {site.gateway}",
     )
+
+
+def _connect_desk(network: Network) -> None:
+    Namespace().batch(
+        "link add desk0 type veth peer name to-desk netns router",
+        f"addr add {DESK.addresses[0]}/29 dev desk0",
+        "link set desk0 up",
+        "link set lo up",
+        f"route add default via {DESK.gateway}",
+    )
+    network.router.batch(f"addr add {DESK.gateway}/29 dev to-desk", "link set to-desk up")
 
 
 def host_link(network: Network, name: str) -> None:

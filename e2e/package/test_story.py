@@ -50,9 +50,9 @@ def story(base: Path, suite: str, deb: Path, tmp_path_factory: pytest.TempPathFa
     with ExitStack() as stack:
         tree = conftest.copied(stack, base, suite, boots=True)
         host = Host(build_network(Namespace(NAME)), tree, root)
-        host.ledger.start()
         stack.callback(host.ledger.stop)
         stack.callback(host.stop)
+        host.ledger.start()
         host.start()
         user = host.grant()
         make_foreign(host.box)
@@ -109,7 +109,7 @@ def test_an_upgrade_loses_nothing(story: Story, direction: str, newer: Path, deb
     file, version = (newer, debs.NEWER) if direction == "up" else (deb, debs.field(deb, "Version"))
     with undisturbed(story, f"upgrade-{direction}"):
         box.must("dpkg", *KEEP, "--install", box.tree.bring(file), limit=180)
-        host.says("the other version runs", lambda s: s["version"] == version and s["pid"] != agent)
+        host.says("the other version runs", lambda s: s["agent_version"] == version and s["pid"] != agent)
         host.connected(story.user)
     assert box.main_pid("dzagent-bird") == bird
 
