@@ -36,7 +36,7 @@ lint: venv ## ruff, mypy --strict, the import contract
 	$(BIN)/lint-imports
 
 NETNS := $(addprefix e2e/,test_netns_kernel.py test_netns_routing.py test_netns_rollback.py test_netns_own.py \
-	test_netns_nft.py test_bgp.py)
+	test_netns_nft.py test_bgp.py test_watch.py)
 e2e: venv ## the whole system on a real kernel; TESTS="-k disable" selects
 	@e2e/lab/setup net bgp firewalls
 	@$(BIN)/python -m pytest -p no:cacheprovider $(NETNS) $(TESTS) || test $$? = 5 # 5: TESTS selects none of these
