@@ -75,6 +75,11 @@ class Planner:
             self._planned = (inputs, (plan, held))
         return self._planned[1]
 
+    @property
+    def used(self) -> tuple[Held, ...]:
+        """What is in the last plan only because a person has let it through."""
+        return self._used
+
     def foundation(
         self, desired: Desired, observed: Observed, learned: Learned, setting: Setting
     ) -> _Planned | None:
@@ -83,13 +88,9 @@ class Planner:
         if base is None:
             return None
         plan = spare(make_plan(base.desired, base.observed, setting.owner), setting.textless, self._links)
-        plan, held, self._used = screen(plan, base.observed, setting.guards, whole=observed)
+        guards = self._less_removals(setting, frozenset(), learned)
+        plan, held, self._used = screen(plan, base.observed, guards, whole=observed)
         return replace(plan, id=plan_id(plan, (*setting.withheld, *held))), held
-
-    @property
-    def used(self) -> tuple[Held, ...]:
-        """What is in the last plan only because a person has let it through."""
-        return self._used
 
     def check(self, plan: Plan, observed: Observed, setting: Setting) -> _Planned:
         """Return a plan of learned routes without what is withheld, and that. A live engine is why routes go."""

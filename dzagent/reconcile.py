@@ -195,15 +195,17 @@ class Reconciler:
 
     def run(self, wake: Wake, stopping: Callable[[], bool]) -> None:
         """Run passes until told to stop. Stopping leaves the kernel as it is: stop is not disable."""
-        parts = self._parts
+        parts, paths = self._parts, self._parts.config.paths
         rhythm = Rhythm(parts.config.intervals.resync, time.monotonic, random.random)
-        paths = parts.config.paths
         files = (paths.intent, paths.approval, paths.approvals, paths.confirmation)
         Drive(self, rhythm, cpu_seconds, self._rest, parts.watched, files).run(wake, stopping)
 
     def _rest(self, wait: Callable[[float], frozenset[str]], seconds: float) -> frozenset[str]:
-        """Wait for reasons, and let the service manager hear that the loop is alive."""
-        return self._parts.pulse.rest(wait, seconds, self._parts.reporter.headline)
+        """Wait for reasons, or until a change has to be undone; let the service manager hear that the loop is alive."""
+        left = self._safeguards.seconds_left()
+        seconds = seconds if left is None else min(seconds, left)
+        reasons = self._parts.pulse.rest(wait, seconds, self._parts.reporter.headline)
+        return reasons | {"deadline"} if self._safeguards.seconds_left() == 0.0 else reasons
 
     @property
     def urgent(self) -> bool:
@@ -289,8 +291,8 @@ class Reconciler:
                 ours=frozenset(link.name for link in acted.observed.links if self._owner.owns(link)),
                 bgp=None if self._parts.bgp is None else self._parts.bgp.view(),
                 age=age,
-                watch=None if self._parts.watched is None else self._parts.watched.view(),
                 pending=self._safeguards.pending,
+                watch=None if self._parts.watched is None else self._parts.watched.view(),
             )
         )
         return self._ending(acted, facts, bool(held or acted.held or beside))
@@ -300,14 +302,10 @@ class Reconciler:
         self.tried += len(acted.outcomes)
         left = bool(acted.plan.steps or acted.plan.conflicts or others)
         retry_at = self._actor.next_due() if acted.failing and self._parts.config.apply == "auto" else None
-        times = (
-            None if retry_at is None else retry_at - self._parts.now(),
-            self._safeguards.seconds_left(),
-        )
         return Passed(
             changed=bool(acted.outcomes),
             unsettled=left or isinstance(facts.identity, Problem),
-            due_in=min((seconds for seconds in times if seconds is not None), default=None),
+            retry_in=None if retry_at is None else retry_at - self._parts.now(),
         )
 
     def _look(self) -> Observed:
@@ -381,8 +379,7 @@ class Reconciler:
             return True
         if bgp is None or ground is None or changes is None:
             return False
-        old = bool(changes.routes) and self._parts.now() - self._passed_at >= GROUND_SECONDS
-        if old or self._safeguards.seconds_left() == 0.0:
+        if changes.routes and self._parts.now() - self._passed_at >= GROUND_SECONDS:
             return False
         if watched is not None and touched:
             found = repairs(touched, bgp.learned()[1], self._joiner, watched)
@@ -432,14 +429,15 @@ class Reconciler:
         return Setting(self._owner, guards, textless(wishes), causes(wishes, slot), held)
 
     def _act(self, desired: Desired, observed: Observed, setting: Setting, intent: IntentView) -> Acted:
-        # what a person has let through counts for the plan as a whole
-        staged = self._parts.config.apply == "auto" and intent.enabled is not None
-        staged = staged and not setting.guards.approved
         used: list[Held] = []
+        # what a person has let through is one plan, with one way back
+        acts = (
+            self._parts.config.apply == "auto" and intent.enabled is not None and not setting.guards.approved
+        )
 
         def replan(seen: Observed) -> tuple[Plan, tuple[Held, ...]]:
             now = replace(setting, owner=self._owner)  # the last look may have found more of ours
-            first = self._planner.foundation(desired, seen, self._learned[1], now) if staged else None
+            first = self._planner.foundation(desired, seen, self._learned[1], now) if acts else None
             if first is not None and first[0].steps:
                 return first
             planned = self._planner.plan(desired, seen, self._learned, self._unknown_peers, now)

@@ -36,7 +36,7 @@ AT_ONCE: Final = 0.05
 class Passed:
     """How a pass ended: seconds of a core that it took, whether it changed anything, whether it read everything, what is left.
 
-    due_in: seconds until a step may be tried again, or a change that nobody confirmed has to go; None if nothing waits.
+    retry_in: seconds until a step that failed may be tried again, None if none is to be.
     """
 
     seconds: float = 0.0
@@ -45,7 +45,7 @@ class Passed:
     failed: bool = False
     unsettled: bool = False
     watched: bool = False
-    due_in: float | None = None
+    retry_in: float | None = None
 
 
 class Rhythm:
@@ -91,9 +91,9 @@ class Rhythm:
             times.append(now + UNWATCHED)
         if how.unsettled:
             times.append(now + UNSETTLED)
-        if how.due_in is not None:
+        if how.retry_in is not None:
             # one that is due already was not tried, for a reason that takes its time
-            times.append(now + (how.due_in if how.due_in > 0 else UNWATCHED))
+            times.append(now + (how.retry_in if how.retry_in > 0 else UNWATCHED))
         self._pass_at = max(now + AT_ONCE, min(times))
 
     def _owed(self) -> float:

@@ -51,9 +51,9 @@ def test_the_full_look_is_jittered(clock: Clock, chance: float, seconds: float) 
         (Passed(watched=False), UNWATCHED),
         (Passed(failed=True, watched=True), UNWATCHED),
         (Passed(unsettled=True, watched=True), UNSETTLED),
-        (Passed(due_in=0.7, watched=True), 0.7),
-        (Passed(due_in=0.001, watched=True), AT_ONCE),
-        (Passed(due_in=-9.0, watched=True), UNWATCHED),
+        (Passed(retry_in=0.7, watched=True), 0.7),
+        (Passed(retry_in=0.001, watched=True), AT_ONCE),
+        (Passed(retry_in=-9.0, watched=True), UNWATCHED),
     ],
 )
 def test_the_next_pass_is_when_it_may_be_of_use(rhythm: Rhythm, how: Passed, seconds: float) -> None:
