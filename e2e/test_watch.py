@@ -98,6 +98,32 @@ def test_what_somebody_changes_comes_back(agent: WatchedAgent, edits: tuple[str,
     repaired(agent, *edits)
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "flush table inet dzagent",
+        "delete table inet dzagent",
+        "add rule inet dzagent unicast_input counter drop",
+        "delete chain inet dzagent unicast_input",
+    ],
+)
+def test_what_somebody_does_to_the_table_is_undone(agent: WatchedAgent, edit: str) -> None:
+    def listed() -> str:
+        done = agent.nft("-s", "list", "table", "inet", "dzagent")
+        return done.stdout.decode()
+
+    if not agent.generations.healthy:
+        pytest.skip("NOT TESTED: nftables cannot be listened to here")
+    agent.calm()
+    before = listed()
+    assert "chain" in before
+    if agent.nft(*edit.split()).code != 0:
+        assert edit.startswith("delete chain")  # a chain with rules in it stays
+        agent.nft("flush", "chain", "inet", "dzagent", "unicast_input")
+        assert agent.nft(*edit.split()).code == 0
+    wait_for(f"{edit} is undone", lambda: sorted(listed().splitlines()) == sorted(before.splitlines()), LIMIT)
+
+
 def test_nothing_is_done_while_nothing_happens(agent: WatchedAgent, tmp_path: Path) -> None:
     agent.calm(1)
     passes = len(agent.passes)
