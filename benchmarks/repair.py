@@ -11,6 +11,7 @@ limiting one. Figures are of a machine that does nothing else: the load is print
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import resource
@@ -386,6 +387,7 @@ def main() -> int:
     parser.add_argument("--sizes", default="20,200,10000")
     parser.add_argument("--part", default=",".join(PARTS))
     options = parser.parse_args()
+    logging.disable(logging.WARNING)  # each repair is in the audit log
     parts = options.part.split(",")
     policy = Policy(contested=Contested(after=1_000_000))
     load = os.getloadavg()[0]

@@ -115,6 +115,7 @@ class WatchedAgent:
     wake: Wake
     loop: Reconciler
     passes: list[float] = field(default_factory=list)
+    busy: bool = False
     _stopping: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -122,10 +123,11 @@ class WatchedAgent:
         inner = self.loop.run_pass
 
         def counted() -> object:
-            began = time.perf_counter()
+            began, self.busy = time.perf_counter(), True
             try:
                 return inner()
             finally:
+                self.busy = False
                 self.passes.append(time.perf_counter() - began)
 
         self.loop.run_pass = counted  # type: ignore[method-assign,assignment] # the benchmark counts passes
@@ -153,7 +155,7 @@ class WatchedAgent:
         def quiet() -> bool:
             before = len(self.passes)
             time.sleep(seconds)
-            return len(self.passes) == before
+            return len(self.passes) == before and not self.busy
 
         wait_for("the agent rests", quiet, limit)
 
