@@ -160,9 +160,9 @@ class State:
             self._drop_routes(address.dev)
 
     def _forget_source(self, gone: Address) -> None:
-        """Routes of the main table that have a gone address as their source go, those of other tables stay."""
+        """Where no link has the address, routes of main with it as their source go, those of other tables stay."""
         ip = gone.interface.ip
-        if not any(a.dev == gone.dev and a.interface.ip == ip for a in self.addresses):
+        if not self.is_local(ip):
             self.routes = [r for r in self.routes if not (r.table == MAIN_TABLE and r.src == ip)]
             self.connected = [route for route in self.connected if route.src != ip]
 
