@@ -47,7 +47,7 @@ TABLE: Final = (
     Meaning(_ABSENT, Result.GONE, DELETE),
     Meaning(_ABSENT, Result.RACED, CHANGE),
     Meaning(_ABSENT, Result.TRANSIENT, ADD),
-    Meaning(r"File exists|Address already assigned", Result.RACED, ADD | CHANGE),
+    Meaning(r"File exists|Address already assigned|Invalid scope value", Result.RACED, ADD | CHANGE),
     Meaning(r"Nexthop has invalid gateway|Invalid prefsrc address", Result.TRANSIENT, ADD | CHANGE),
     Meaning(r"Network is (down|unreachable)|Nexthop device is not up|No route to host", Result.TRANSIENT),
     Meaning(r"No buffer space|Cannot allocate memory|Out of memory", Result.TRANSIENT),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
 
 from dzagent.model import Rule
@@ -16,11 +16,18 @@ def ordered(state: State) -> list[Rule]:
 
 
 def add_rule(state: State, rule: Rule) -> None:
-    """The protocol is part of what tells two rules apart."""
-    if rule in state.rules or rule in state.standard:
+    """The protocol is part of what tells two rules apart; a side that is open is equal to every other one."""
+    if any(_takes_its_place(other, rule) for other in ordered(state)):
         raise Refused(EXISTS)
     place = next((n for n, other in enumerate(state.rules) if other.priority > rule.priority), None)
     state.rules.insert(len(state.rules) if place is None else place, rule)
+
+
+def _takes_its_place(other: Rule, rule: Rule) -> bool:
+    sides = ((_named(rule.src), other.src), (_named(rule.dst), other.dst))
+    return replace(other, src=rule.src, dst=rule.dst) == rule and all(
+        wish is None or wish == has for wish, has in sides
+    )
 
 
 @dataclass(frozen=True)
