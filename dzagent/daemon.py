@@ -26,6 +26,7 @@ from dzagent.desired import DesiredStore
 from dzagent.errors import DzagentError, StateError
 from dzagent.hostfacts import HostProbe
 from dzagent.intent import IntentReader
+from dzagent.journal import Journal, here
 from dzagent.kernel.iproute import IpRoute
 from dzagent.ledgerside import LedgerSide
 from dzagent.outside import Outside
@@ -34,6 +35,7 @@ from dzagent.reconcile import Parts, Reconciler
 from dzagent.render import Templates
 from dzagent.report import Reporter
 from dzagent.share import places
+from dzagent.suspects import running_managers
 from dzagent.wake import Wake, WakeSocket
 
 log = logging.getLogger(__name__)
@@ -91,6 +93,8 @@ class Daemon:
                 reporter=Reporter(config, version=__version__, pid=os.getpid(), clock=time.time),
                 now=boot_seconds,
                 bgp=self._bgp,
+                journal=Journal(config.paths.journal, here()),
+                managers=running_managers,
             )
         )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from dzagent.audit import causes
 from dzagent.bgp.joining import Joiner, Learned
 from dzagent.bgp.speaker import BgpView, Changes
 from dzagent.config import Config
+from dzagent.contested import Contest
 from dzagent.desired import DesiredStore
 from dzagent.doubt import textless
 from dzagent.errors import DzagentError, ObservationError
@@ -28,6 +29,7 @@ from dzagent.feed import LedgerView
 from dzagent.guard import Held, own_addresses, withhold
 from dzagent.hostfacts import Facts, HostProbe
 from dzagent.intent import IntentReader, IntentView
+from dzagent.journal import Journal
 from dzagent.judge import PassReport
 from dzagent.kernel.protocol import Kernel
 from dzagent.model import (
@@ -40,7 +42,7 @@ from dzagent.model import (
     Route,
     ServiceName,
 )
-from dzagent.plan import Ownership
+from dzagent.ownership import Ownership
 from dzagent.planner import Planner, Setting
 from dzagent.policy import Policy
 from dzagent.protect import SSH_PEER
@@ -105,6 +107,8 @@ class Parts:
     reporter: Reporter
     now: Callable[[], float]
     bgp: Bgp | None = None
+    journal: Journal = field(default_factory=Journal)
+    managers: Callable[[], tuple[str, ...]] = tuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +138,16 @@ class Reconciler:
         self._learned: tuple[int, Learned] = (0, {})
         self._unknown_peers: tuple[str, ...] = ()
         self._ground: _Ground | None = None
-        self._planner = Planner(self._owner, parts.policy, self._links, self._joiner)
-        self._actor = Actor(parts.kernel, parts.reporter, self._links, parts.now)
+        self._planner = Planner(parts.policy, self._links, self._joiner)
+        self._actor = Actor(
+            parts.kernel,
+            parts.reporter,
+            self._links,
+            parts.now,
+            parts.journal,
+            Contest(parts.policy.contested),
+            parts.managers,
+        )
         self._passed_at = 0.0
 
     def run(self, wake: Wake, stopping: Callable[[], bool]) -> None:
@@ -174,7 +186,7 @@ class Reconciler:
 
     def _pass(self) -> None:
         self._ground, self._passed_at = None, self._parts.now()
-        observed = self._parts.kernel.observe(self._interest)
+        observed = self._look()
         intent = _settle(self._parts.intent.read(), observed, self._owner)
         view, facts = self._look_around(observed, intent)
         age = self._age(view)
@@ -203,10 +215,19 @@ class Reconciler:
                 held=(*held, *acted.held),
                 outcomes=acted.outcomes,
                 failing=acted.failing,
+                fights=acted.fights,
+                suspects=acted.suspects,
+                journal_problem=self._parts.journal.problem,
                 bgp=None if self._parts.bgp is None else self._parts.bgp.view(),
                 age=age,
             )
         )
+
+    def _look(self) -> Observed:
+        """Read the kernel: the end of whatever was begun."""
+        observed = self._parts.kernel.observe(self._interest)
+        self._owner = self._parts.journal.settle(self._owner, observed.links)
+        return observed
 
     # ---- look ----------------------------------------------------------------------------------------
 
@@ -269,7 +290,7 @@ class Reconciler:
         changes = bgp.changes(self._learned[0])
         if changes is None:
             return False
-        quick = self._joiner.quick(ground.desired, ground.observed, changes.routes)
+        quick = self._joiner.quick(ground.desired, ground.observed, changes.routes, self._owner)
         plan, _ = self._planner.check(quick.plan, ground.setting)
         self._learned = (changes.version, {})
         if not plan.steps:
@@ -295,12 +316,13 @@ class Reconciler:
                 self._interest = replace(self._interest, exact=keys)
             return observed
         self._interest = replace(self._interest, exact=keys)
-        return self._parts.kernel.observe(self._interest)
+        return self._look()
 
     def _setting(self, wishes: Wishes, facts: Facts, view: LedgerView, desired: Desired) -> Setting:
         """Collect what limits the plan of this pass, and what its changes are due to."""
         slot = view.snapshot.slot if view.snapshot is not None else 0
         return Setting(
+            owner=self._owner,
             protected=facts.protected,
             own=own_addresses(desired),
             installed=facts.installed,
@@ -310,15 +332,13 @@ class Reconciler:
 
     def _act(self, desired: Desired, observed: Observed, setting: Setting, intent: IntentView) -> Acted:
         def replan(seen: Observed) -> tuple[Plan, tuple[Held, ...]]:
-            return self._planner.plan(desired, seen, self._learned, self._unknown_peers, setting)
-
-        def look() -> Observed:
-            return self._parts.kernel.observe(self._interest)
+            now = replace(setting, owner=self._owner)  # the last look may have found more of ours
+            return self._planner.plan(desired, seen, self._learned, self._unknown_peers, now)
 
         plan, held = replan(observed)
         if not self._may_act(plan, intent):
             return self._actor.stand(plan, held, observed)
-        return self._actor.act(plan, held, observed, Round(look, replan, setting.causes))
+        return self._actor.act(plan, held, observed, Round(self._look, replan, setting.causes))
 
     def _may_act(self, plan: Plan, intent: IntentView) -> bool:
         """Automatic mode acts, unless nobody knows what is wanted; manual mode acts on the plan asked for."""
@@ -332,13 +352,13 @@ class Reconciler:
 
 def _services_up(observed: Observed, owner: Ownership) -> frozenset[ServiceName]:
     """Return the services whose link is in the kernel and ours."""
-    ours = {link.alias for link in observed.links if owner.links.get(link.name) == link.alias}
+    ours = {owner.links.get(link.name) for link in observed.links if owner.owns(link)}
     return frozenset(name for name in SERVICE_NAMES if f"dzagent:{name}" in ours)
 
 
 def _settle(intent: IntentView, observed: Observed, owner: Ownership) -> IntentView:
     """A lost intent file beside a tunnel of ours is doubt, not a wish to tear it down."""
-    ours = any(owner.links.get(link.name) == link.alias for link in observed.links)
+    ours = any(owner.owns(link) for link in observed.links)
     if not (intent.silent and ours):
         return intent
     message = "the intent file is gone but a tunnel of ours is up: say `dzagent enable` or `dzagent disable`"

@@ -35,6 +35,7 @@ from dzagent.status import (
     condition_json,
     conflict_json,
     describe,
+    fight_json,
     plan_json,
     problem_json,
     service_json,
@@ -76,7 +77,13 @@ class Reporter:
             "program_id": config.program_id,
             "rpc": list(rpc_hosts(config.rpc)),
         }
-        self._rest: dict[str, Any] = {"enabled": None, "services": [], "problems": [], "conflicts": []}
+        self._rest: dict[str, Any] = {
+            "enabled": None,
+            "services": [],
+            "problems": [],
+            "conflicts": [],
+            "contested": [],
+        }
 
     # ---- manual mode -----------------------------------------------------------------------------------
 
@@ -152,6 +159,7 @@ class Reporter:
             "services": [service_json(view, snapshot, _session(view.name, report)) for view in services],
             "problems": [problem_json(p) for p in (*report.wishes.problems, *bgp_problems(report.bgp))],
             "conflicts": [conflict_json(c) for c in report.plan.conflicts],
+            "contested": [fight_json(fight, report.suspects) for fight in report.fights],
             "withdrawn": dict(report.wishes.withdrawn),
             "matched_users": {n: int(known and n in report.wishes.granted) for n in SERVICE_NAMES},
         }

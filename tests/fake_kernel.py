@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 
-from dzagent.errors import KernelError
+from dzagent.errors import KernelError, KernelTimeout
 from dzagent.kernel.iproute import IpRoute
 from dzagent.kernel.run import Completed
 from dzagent.model import Address, Interest, Link, Observed, Outcome, SeenLink, Step
@@ -160,7 +160,7 @@ class FakeKernel(State):
                     break
             self.moment("line")
         if late:
-            raise KernelError("ip did not end within 10 s and was killed.")
+            raise KernelTimeout("ip did not end within 10 s and was killed.")
         done = said.completed(code)
         return replace(done, stdout=done.stdout[: len(done.stdout) // 2]) if cut else done
 

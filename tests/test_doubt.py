@@ -9,6 +9,7 @@ import pytest
 from dzagent.doubt import spare, textless
 from dzagent.model import Action, Address, KernelObject, Link, Plan, Problem, Route, Rule, ServiceName, Step
 from dzagent.wishes import Wishes, keep_all, nothing
+from tests.owning import ours
 
 LINKS: dict[ServiceName, str] = {"unicast": "doublezero0", "multicast": "doublezero1"}
 ANY = IPv4Network("0.0.0.0/0")
@@ -23,7 +24,7 @@ OTHER = Address("doublezero1", IPv4Interface("169.254.0.7/31"), "link")
 
 
 def deletes(*objects: KernelObject) -> Plan:
-    return Plan("id", tuple((Step(Action.DELETE, obj, None, "unwanted"),) for obj in objects))
+    return Plan("id", tuple((Step(Action.DELETE, ours(obj), None, "unwanted"),) for obj in objects))
 
 
 @pytest.mark.parametrize("obj", OBJECTS, ids=lambda obj: type(obj).__name__)
@@ -33,7 +34,7 @@ def test_no_object_of_a_doubtful_service_is_deleted(obj: KernelObject) -> None:
 
 def test_what_is_made_or_changed_goes_on_and_so_does_the_other_service() -> None:
     make = Step(Action.ADD, None, OBJECTS[1], "missing")
-    plan = Plan("id", ((make,), (Step(Action.DELETE, OTHER, None, "unwanted"),)))
+    plan = Plan("id", ((make,), (Step(Action.DELETE, ours(OTHER), None, "unwanted"),)))
     assert spare(plan, {"unicast"}, LINKS) == plan
     assert spare(deletes(*OBJECTS), set(), LINKS) == deletes(*OBJECTS)
     assert spare(deletes(OBJECTS[3]), {"multicast"}, LINKS) == deletes(OBJECTS[3])

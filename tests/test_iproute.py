@@ -13,6 +13,7 @@ from dzagent.kernel.failures import classify
 from dzagent.kernel.iproute import MAX_SPLITS, IpRoute, failures
 from dzagent.kernel.run import Completed
 from dzagent.model import Action, Address, Interest, Link, Result, Route, Rule, Step
+from tests.owning import ours
 
 LINK = Link("doublezero0", IPv4Address("198.51.100.7"), IPv4Address("192.0.2.1"), 64, 1476, "dzagent:unicast")
 ADDRESS = Address("doublezero0", IPv4Interface("169.254.0.1/31"), "link")
@@ -36,8 +37,9 @@ class FakeRunner:
 
 
 def step(action: Action, obj: Link | Address | Route | Rule) -> Step:
-    before, after = (obj, None) if action is Action.DELETE else (None, obj)
-    return Step(action, before, after, "test")
+    if action is Action.DELETE:
+        return Step(action, ours(obj), None, "test")
+    return Step(action, None, obj, "test")
 
 
 def fails(stderr: str, code: int = 1) -> Completed:

@@ -28,7 +28,7 @@ from dzagent.model import (
     SeenLink,
     Step,
 )
-from dzagent.plan_links import Ownership
+from dzagent.ownership import Ownership
 from dzagent.policy import Policy
 from dzagent.render import Templates, parse_texts, render_service
 from dzagent.services import Host
@@ -87,9 +87,11 @@ def test_a_quiet_pass_is_ready() -> None:
         "LedgerChanged": "False",
         "ClockRight": "Unknown",
         "Rendered": "True",
+        "Journaled": "True",
         "InSync": "True",
         "SessionUp": "Unknown",
         "Conflict": "False",
+        "Contested": "False",
         "Held": "False",
         "Ready": "True",
     }

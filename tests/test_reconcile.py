@@ -17,6 +17,7 @@ from dzagent.errors import KernelError, ObservationError
 from dzagent.feed import LedgerView
 from dzagent.hostfacts import HostProbe
 from dzagent.intent import IntentReader
+from dzagent.journal import Journal
 from dzagent.ledger.snapshot import Snapshot
 from dzagent.model import Address, Link, Result, Route, Rule, SeenLink
 from dzagent.policy import Policy
@@ -89,6 +90,7 @@ class World:
         self.feed, self.clock, self.policy = FakeFeed(), Clock(), Policy()
         self.config.paths.agent.mkdir(parents=True)
         self.ssh: frozenset[tuple[IPv4Address, IPv4Address]] = frozenset()
+        self.looks = 0
         self.restart()
 
     def restart(self) -> None:
@@ -107,8 +109,14 @@ class World:
                 ),
                 reporter=Reporter(config, version="0", pid=1, clock=self.clock),
                 now=self.clock,
+                journal=Journal(config.paths.journal, "here"),
+                managers=self._managers,
             )
         )
+
+    def _managers(self) -> tuple[str, ...]:
+        self.looks += 1
+        return ("zebra runs",)
 
     def _ssh_sessions(self, _: Collection[int]) -> frozenset[tuple[IPv4Address, IPv4Address]]:
         return self.ssh

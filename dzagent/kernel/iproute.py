@@ -54,7 +54,7 @@ class IpRoute:
         return observed
 
     def apply(self, steps: Sequence[Step]) -> tuple[Outcome, ...]:
-        """Run the steps in order in one process; raises KernelError only if `ip` cannot be started.
+        """Run the steps in order in one process; raises KernelError only if `ip` cannot be started or has to be killed.
 
         Arguments that `ip` does not understand end the process in the middle, whatever -force says. Then the
         steps run again in two halves, and so on, until the one that does it is alone.
