@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, TypeAlias
 
@@ -31,12 +31,15 @@ class NoTable(Refused):
 def answer(state: State, line: str) -> str | None:
     """Return what `ip` prints for a line that reads; None for any other line. Raises NoTable."""
     words = line.split()
-    if words == ["link", "show"]:
-        return _array(map(link, state.links.values()))
-    if words == ["addr", "show"]:
-        return _array(addresses(state))
-    if words == ["rule", "show"]:
-        return _array(map(rule, ordered(state)))
+    plain: dict[tuple[str, ...], Callable[[], str]] = {
+        ("link", "show"): lambda: _array(map(link, state.links.values())),
+        ("addr", "show"): lambda: _array(addresses(state)),
+        ("rule", "show"): lambda: _array(map(rule, ordered(state))),
+    }
+    if tuple(words) in plain:
+        return plain[tuple(words)]()
+    if words[:3] == ["link", "show", "dev"]:
+        return _array([link(state.link(words[3]))])
     if words[:5] == ["route", "show", "table", "all", "proto"]:
         return _array(route(r, protocol=None) for r in _of_protocol(state, int(words[5])))
     if words[:3] == ["route", "show", "exact"] and words[4] == "table":

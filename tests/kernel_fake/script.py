@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from dzagent.model import Address, Link, Route, Rule
 from tests.kernel_fake.fib import Doomed, add_route, delete_route
 from tests.kernel_fake.rules import DoomedRule, add_rule, delete_rule
-from tests.kernel_fake.state import Refused, State, no_device, subnet
+from tests.kernel_fake.state import Refused, State, subnet
 
 NOWHERE = IPv4Address(0)
 TYPES = ("unicast", "local", "broadcast", "multicast", "blackhole", "unreachable", "prohibit", "throw")
@@ -151,17 +151,12 @@ def _link_delete(state: State, words: Words) -> None:
 
 
 def _address_add(state: State, words: Words) -> None:
-    address = _address(words)
-    if address.dev not in state.links:
-        raise no_device(address.dev)
-    state.add_address(address)
+    state.add_address(_address(state, words))
 
 
 def _address_delete(state: State, words: Words) -> None:
     """An address is told by itself, its length, and the subnet of its peer."""
-    named = _address(words)
-    if named.dev not in state.links:
-        raise no_device(named.dev)
+    named = _address(state, words)
     same = (named.dev, named.interface, subnet(named))
     found = next((a for a in state.addresses if (a.dev, a.interface, subnet(a)) == same), None)
     if found is None:
@@ -169,15 +164,25 @@ def _address_delete(state: State, words: Words) -> None:
     state.drop_address(found)
 
 
-def _address(words: Words) -> Address:
+def _address(state: State, words: Words) -> Address:
     local = words.take()
     named = read(words, ("peer", "dev", "scope", "label"))
     peer = named.values.get("peer")
     interface = IPv4Interface(local if peer is None else f"{local}/{peer.partition('/')[2]}")
-    dev = named.values["dev"]
+    dev = _index_of(state, named.values["dev"])
     extra = [] if peer is None else [f"peer {peer}"]
     extra += [f"label {named.values['label']}"] if named.values.get("label", dev) != dev else []
     return Address(dev, interface, named.values.get("scope", "global"), tuple(sorted(extra)))
+
+
+def _index_of(state: State, dev: str) -> str:
+    """Return the name of a link; a number that no link has is found out by the kernel, in the words of addresses."""
+    try:
+        return state.link(dev).name
+    except Refused as refused:
+        raise (
+            Refused("Error: ipv4: Device not found.") if "No such device" in str(refused) else refused
+        ) from None
 
 
 # ---- routes ------------------------------------------------------------------------------------------------
