@@ -41,9 +41,10 @@ class FakeKernel(State):
     """Implements `Runner` and, through the real `IpRoute`, `Kernel`.
 
     sources: source addresses by destination. faults strike at steps, troubles at lines. applied: every step that
-    was tried, in order. written: every line that is no read, in order. moment: called with a word at every boundary
-    of a process ("start", "line", "end"); it may raise `Killed`. before_write: called before a process that
-    writes: what somebody else does after the agent has looked.
+    was tried, in order. written: every line that is no read, in order. moment: called with a word at every boundary:
+    after a process that reads ("look"), and before, within and after one that writes ("start", "line", "end"); it may
+    raise `Killed`. before_write: called before a process that writes: what somebody else does after the agent has
+    looked.
     """
 
     sources: dict[IPv4Address, IPv4Address] = field(default_factory=dict)
@@ -127,12 +128,14 @@ class FakeKernel(State):
         assert program == "ip"
         batch = "-batch" in args
         lines = stdin.splitlines() if batch else [" ".join(arg for arg in args if not arg.startswith("-"))]
-        if self.before_write is not None and not all(" show" in f" {line}" for line in lines):
+        writes = not all(" show" in line or line.startswith("route get ") for line in lines)
+        if self.before_write is not None and writes:
             before, self.before_write = self.before_write, None
             before()
-        self.moment("start")
+        if writes:
+            self.moment("start")
         done = self._process(lines, batch=batch, force="-force" in args)
-        self.moment("end")
+        self.moment("end" if writes else "look")
         return done
 
     def _process(self, lines: Sequence[str], *, batch: bool, force: bool) -> Completed:
@@ -158,7 +161,8 @@ class FakeKernel(State):
                 code = 1 if batch else 2
                 if not force:
                     break
-            self.moment("line")
+            if " show" not in line:
+                self.moment("line")
         if late:
             raise KernelTimeout("ip did not end within 10 s and was killed.")
         done = said.completed(code)
