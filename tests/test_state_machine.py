@@ -28,7 +28,7 @@ numbers = st.integers(0, 99)
 
 
 class Life(RuleBasedStateMachine):
-    """One host. `granted`: what the last sound answer of the ledger gives; None before the first."""
+    """One host. `granted`: what the last sound answer of the ledger gives. sound: nothing doubtful came after it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,8 @@ class Life(RuleBasedStateMachine):
             self.kernel.sources[IPv4Address(endpoint)] = CLIENT
         for command in FOREIGN:
             self.kernel.ip(command)
-        self.granted: dict[str, UserSpec] | None = None
+        self.granted: dict[str, UserSpec] = {}
+        self.sound = False
         self.enabled = False
         self.squatted: set[str] = set()
 
@@ -65,16 +66,18 @@ class Life(RuleBasedStateMachine):
             users[USER] = replace(unicast, endpoint=endpoint)
         if multicast:
             users[USER2] = SUBSCRIBER
-        self.granted = users
+        self.granted, self.sound = users, True
         self.world.ledger(users)
 
     @rule()
     def unreachable(self) -> None:
+        """Nobody answers; the last answer still counts."""
         self.world.feed.seen = replace(self.world.feed.seen, error="no answer", error_code="Unreachable")
 
     @rule()
     def forgetful(self) -> None:
         """A new process that has not heard of the ledger yet."""
+        self.sound = False
         self.world.feed.seen = LedgerView(error="no answer", error_code="Unreachable")
 
     @rule(status=st.sampled_from([77, 200]), complete=st.booleans())
@@ -85,6 +88,7 @@ class Life(RuleBasedStateMachine):
             if complete
             else {}
         )
+        self.sound = False
         now = self.world.clock.now
         self.world.feed.seen = LedgerView(snapshot(users, complete=complete), frozenset({CLIENT}), now, now)
 
@@ -198,10 +202,10 @@ class Life(RuleBasedStateMachine):
     @rule()
     def one_pass(self) -> None:
         before = self.tunnels()
-        sound = self.world.feed.seen.error == "" and self.world.feed.seen.snapshot is not None
         self.world.run()
-        if self.enabled and not sound:
-            assert before <= self.tunnels(), "torn down on doubt"
+        if self.enabled:
+            withdrawn = set(OURS_BY_NAME) - self.given() if self.sound else set[str]()
+            assert before - self.tunnels() <= withdrawn, "torn down on doubt"
 
     @rule()
     def rest(self) -> None:
@@ -217,13 +221,11 @@ class Life(RuleBasedStateMachine):
             assert self.tunnels() == set()
             assert OURS not in {r.protocol for r in self.kernel.routes}
             assert OURS not in {r.protocol for r in self.kernel.rules}
-        elif self.is_sound():
-            assert self.granted is not None
-            assert self.tunnels() == {LINKS[user] for user in self.granted} - self.squatted
+        elif self.sound:
+            assert self.tunnels() == self.given() - self.squatted
 
-    def is_sound(self) -> bool:
-        seen = self.world.feed.seen
-        return seen.snapshot is not None and self.granted is not None and _users(seen) == set(self.granted)
+    def given(self) -> set[str]:
+        return {LINKS[user] for user in self.granted}
 
     def tunnels(self) -> set[str]:
         return {n for n, seen in self.kernel.links.items() if n in OURS_BY_NAME and n not in self.squatted}
@@ -244,15 +246,6 @@ class Life(RuleBasedStateMachine):
         assert len(keys) == len(set(keys))
         slots = [(a.dev, a.interface) for a in self.kernel.addresses]
         assert len(slots) == len(set(slots))
-
-
-def _users(seen: LedgerView) -> set[str]:
-    assert seen.snapshot is not None
-    return (
-        {account for account, user in seen.snapshot.users.items() if user.status == 1}
-        if seen.snapshot.complete
-        else set()
-    )
 
 
 def _default(route: Route, table: int) -> bool:
