@@ -7,7 +7,6 @@ peer or a policy takes away and gives again is no fight. Losing a race for a key
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -41,8 +40,11 @@ MAX_MADE: Final = 65_536
 MAX_COUNTED: Final = 1000
 """Repairs of one object that are counted, unless the policy's limit is higher."""
 
-MAX_WATCHED: Final = 4096
-"""Objects whose repairs are counted at one time."""
+MAX_WATCHED: Final = MAX_MADE
+"""Objects whose repairs are counted at one time; of what is more, none: to drop others would let a flood end a count."""
+
+SWEEPS: Final = 10
+"""How often within the window counts that have become old are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class _Watched:
     """The repairs of one object. Times are seconds of the caller's clock."""
 
     step: Step
-    times: deque[float]
+    times: list[float] = field(default_factory=list)
     level: int = 0
     retry_at: float = 0.0
     missing_since: float | None = None
@@ -79,13 +81,15 @@ class Contest:
     chance: Callable[[], float] = random.random
     _made: dict[Key, KernelObject] = field(default_factory=dict)
     _watched: dict[Key, _Watched] = field(default_factory=dict)
+    _contested: dict[Key, _Watched] = field(default_factory=dict)
+    _swept_at: float = 0.0
 
     # ---- steps -----------------------------------------------------------------------------------------
 
     def ready(self, step: Step, now: float) -> bool:
         """Whether this step may be tried now; one that wants something else than what is fought over always may."""
         watched = self._of(step)
-        return watched is None or not watched.contested or now >= watched.retry_at
+        return watched is None or now >= watched.retry_at
 
     def record(self, outcomes: Iterable[Outcome], now: float) -> None:
         """Take in how steps ended."""
@@ -103,11 +107,11 @@ class Contest:
             if step.origin is not None:  # it makes room for what is wanted: a repair in two steps
                 return
             if self._made.pop(object_key, None) is not None:  # our own wish took it away
-                self._watched.pop(object_key, None)
+                self._drop(object_key)
             elif result is Result.DONE:
                 self._count(object_key, step, now)
             return
-        if isinstance(step.after, Address) and step.action is Action.CHANGE:
+        if _comes_anew(step):
             self._forget_dependants(step.after)
         if self._made.get(object_key) == step.after:
             self._count(object_key, step, now)
@@ -115,10 +119,10 @@ class Contest:
         if len(self._made) >= MAX_MADE:
             self._made.pop(next(iter(self._made)))
         self._made[object_key] = step.after
-        self._watched.pop(object_key, None)
+        self._drop(object_key)
 
     def _forget_dependants(self, obj: KernelObject) -> None:
-        """The kernel drops what stands on a link or an address that we take away: making it again is no repair."""
+        """The kernel drops what stands on a link or an address that goes: making that again is no repair of its own."""
         if isinstance(obj, Link | Address):
             name = obj.name if isinstance(obj, Link) else obj.dev
             kinds = Address | Route if isinstance(obj, Link) else Route
@@ -129,11 +133,10 @@ class Contest:
     def _count(self, object_key: Key, step: Step, now: float) -> None:
         watched = self._watched.get(object_key)
         if watched is None or not _same(watched.step, step):
+            self._drop(object_key)
             if len(self._watched) >= MAX_WATCHED:
-                self._watched.pop(next(iter(self._watched)))
-            watched = self._watched[object_key] = _Watched(
-                step, deque(maxlen=max(self.rules.after, MAX_COUNTED))
-            )
+                return
+            watched = self._watched[object_key] = _Watched(step)
         if watched.times:
             gone_at = now if watched.missing_since is None else watched.missing_since
             watched.lasted = gone_at - watched.times[-1]
@@ -141,16 +144,23 @@ class Contest:
         watched.missing_since = watched.right_since = None
         self._prune(watched, now)
         if watched.contested or len(watched.times) >= self.rules.after:
+            self._contested[object_key] = watched
             watched.level += 1
             watched.retry_at = now + self._delay(watched.level)
+
+    def _drop(self, object_key: Key) -> None:
+        self._watched.pop(object_key, None)
+        self._contested.pop(object_key, None)
 
     def _delay(self, level: int) -> float:
         pause = min(self.rules.longest, FIRST_DELAY * 2.0 ** min(level - 1, 32))
         return pause * (1 - JITTER + 2 * JITTER * self.chance())
 
     def _prune(self, watched: _Watched, now: float) -> None:
-        while watched.times and now - watched.times[0] > self.rules.within:
-            watched.times.popleft()
+        """Forget repairs that are older than the window, and what is more than can be counted."""
+        first = next((n for n, at in enumerate(watched.times) if now - at <= self.rules.within), None)
+        most = max(self.rules.after, MAX_COUNTED)
+        watched.times = [] if first is None else watched.times[first:][-most:]
 
     # ---- passes ----------------------------------------------------------------------------------------
 
@@ -160,20 +170,29 @@ class Contest:
         A fight is over when its object has been right for the policy's `calm`, or for twice as long as a repair
         lasted of late, if that is longer.
         """
-        if not self._watched:
+        self._sweep(now)
+        if not self._contested:
             return ()
         missing = {key(step.target) for step in left}
-        for object_key, watched in list(self._watched.items()):
+        for object_key, watched in list(self._contested.items()):
             self._prune(watched, now)
             if object_key in missing:
                 watched.right_since = None
                 watched.missing_since = now if watched.missing_since is None else watched.missing_since
                 continue
             watched.right_since = now if watched.right_since is None else watched.right_since
-            over = now >= self._over_at(watched) if watched.contested else not watched.times
-            if over:
-                del self._watched[object_key]
+            if now >= self._over_at(watched):
+                self._drop(object_key)
         return self.fights()
+
+    def _sweep(self, now: float) -> None:
+        """Drop counts of objects that nobody has undone for long, now and then: there may be thousands."""
+        if not self._watched or now - self._swept_at < self.rules.within / SWEEPS:
+            return
+        self._swept_at = now
+        quiet = ((k, w) for k, w in self._watched.items() if k not in self._contested)
+        for object_key in [k for k, w in quiet if now - w.times[-1] > self.rules.within]:
+            del self._watched[object_key]
 
     def _over_at(self, watched: _Watched) -> float:
         calm = max(self.rules.calm, min(2 * watched.lasted, self.rules.within))
@@ -181,18 +200,16 @@ class Contest:
 
     def fights(self) -> tuple[Fight, ...]:
         """Return what is contested now, links first."""
-        found = [Fight(w.step, len(w.times)) for w in self._watched.values() if w.contested]
+        found = [Fight(watched.step, len(watched.times)) for watched in self._contested.values()]
         return tuple(sorted(found, key=lambda fight: not isinstance(fight.step.target, Link)))
 
     def standing(self, steps: Iterable[Step]) -> tuple[Outcome, ...]:
         """Return those of these steps that wait because they are fought over, as outcomes."""
-        if not self._watched:
+        if not self._contested:
             return ()
         found = ((step, self._of(step)) for step in steps)
         return tuple(
-            self.outcome(Fight(step, len(watched.times)))
-            for step, watched in found
-            if watched is not None and watched.contested
+            self.outcome(Fight(step, len(watched.times))) for step, watched in found if watched is not None
         )
 
     def outcome(self, fight: Fight) -> Outcome:
@@ -201,22 +218,31 @@ class Contest:
 
     def sentence(self, count: int) -> str:
         """Say what a fight is."""
-        return f"somebody keeps undoing it: {count} repairs within {self.rules.within:g} s, now they are slowed down"
+        repairs = "1 repair" if count == 1 else f"{count} repairs"
+        return (
+            f"somebody keeps undoing it: {repairs} within {self.rules.within:g} s, now they are slowed down"
+        )
 
     def next_due(self) -> float | None:
         """Return the earliest time at which a repair may be tried again or a fight may be over."""
         times = (
             self._over_at(watched) if watched.right_since is not None else watched.retry_at
-            for watched in self._watched.values()
-            if watched.contested
+            for watched in self._contested.values()
         )
         return min(times, default=None)
 
     def _of(self, step: Step) -> _Watched | None:
-        if not self._watched:
+        """Return what is contested of the object that a step is about, if it wants the same of it.
+
+        A delete that makes room for what is wanted waits with it: half a repair would be worse than none.
+        """
+        if not self._contested:
             return None
-        watched = self._watched.get(key(step.target))
-        return watched if watched is not None and _same(watched.step, step) else None
+        watched = self._contested.get(key(step.target))
+        if watched is None or _same(watched.step, step):
+            return watched
+        rebuilt = step.action is Action.DELETE and step.origin is not None
+        return watched if rebuilt and watched.step.after is not None else None
 
 
 def rival(step: Step, observed: Observed) -> str:
@@ -234,6 +260,13 @@ def rival(step: Step, observed: Observed) -> str:
 def _theirs(protocols: Iterable[int], ours: int, what: str) -> str:
     other = next((protocol for protocol in protocols if protocol != ours), None)
     return "" if other is None else f"{what} of {named(other)} is in its place"
+
+
+def _comes_anew(step: Step) -> bool:
+    """Tell whether what stood on the object of a step is gone: it was not there, or down, or is made anew."""
+    if isinstance(step.after, Link):
+        return step.action is Action.ADD or (isinstance(step.before, Link) and not step.before.up)
+    return isinstance(step.after, Address)
 
 
 def _same(one: Step, other: Step) -> bool:

@@ -28,6 +28,7 @@ from dzagent.model import (
     Result,
     ServiceName,
 )
+from dzagent.neighbours import SHARED
 from dzagent.status import ServiceView, describe, overlay_of, view_kept, view_service
 from dzagent.wishes import Wishes
 
@@ -50,7 +51,8 @@ class PassReport:
     """Everything one pass looked at and did.
 
     plan: what is left to do after it. failing: how those steps of it ended that failed, now or earlier. fights: what
-    somebody else keeps undoing. suspects: who may do so. journal_problem: why the journal cannot be written.
+    somebody else keeps undoing. suspects: who may do so. journal_problem: why the journal cannot be written. ours: links
+    of ours in the kernel.
     """
 
     intent: IntentView
@@ -71,6 +73,7 @@ class PassReport:
     fights: tuple[Fight, ...] = ()
     suspects: tuple[str, ...] = ()
     journal_problem: str | None = None
+    ours: frozenset[str] = frozenset()
 
 
 def view(name: ServiceName, report: PassReport) -> ServiceView | None:
@@ -163,7 +166,6 @@ def judge(report: PassReport, services: Sequence[ServiceView], mode: str) -> lis
     known = not isinstance(identity, Problem)
     sync, session = _in_sync(report, mode), session_up(report)
     held = "; ".join(f"{describe(item.step.target)}: {item.reason}" for item in report.held[:5])
-    conflicts = "; ".join(f"{describe(c.wanted.obj)} is held by {c.owner}" for c in report.plan.conflicts[:5])
     return [
         (
             "IntentReadable",
@@ -192,7 +194,7 @@ def judge(report: PassReport, services: Sequence[ServiceView], mode: str) -> lis
         ),
         sync,
         session,
-        ("Conflict", *_flag(bool(conflicts), "ForeignObject", conflicts, "nobody else holds what we need")),
+        ("Conflict", *_conflict(report)),
         ("Contested", *_flag(bool(report.fights), "Undone", _fights(report), "nobody undoes our repairs")),
         ("Held", *_flag(bool(held), "WouldCapture", held, "nothing is withheld")),
         _ready(report, services, sync, session),
@@ -208,9 +210,18 @@ def fight_text(fight: Fight, suspects: Sequence[str]) -> str:
     return f"{what}; {who}" if who else what
 
 
+def _conflict(report: PassReport) -> tuple[Status, str, str]:
+    """Name who holds what we need; or, if nobody does, who is beside us where only one should be."""
+    held = [f"{describe(c.wanted.obj)} is held by {c.owner}" for c in report.plan.conflicts[:MAX_NAMED]]
+    if held:
+        return "True", "ForeignObject", "; ".join(held)
+    beside = [p.message for p in report.wishes.problems if p.code in SHARED]
+    return _flag(bool(beside), "ForeignNeighbour", "; ".join(beside), "nobody else holds what we need")
+
+
 def _fights(report: PassReport) -> str:
     """Name what is fought over: object, count, and suspects, once."""
-    shown = [f"{describe(f.step.target)} ({f.count} repairs)" for f in report.fights[:MAX_NAMED]]
+    shown = [f"{describe(f.step.target)}, repairs of late: {f.count}" for f in report.fights[:MAX_NAMED]]
     more = [f"and {len(report.fights) - MAX_NAMED} more"] if len(report.fights) > MAX_NAMED else []
     rivals = dict.fromkeys(fight.rival for fight in report.fights if fight.rival)
     return "; ".join((*shown, *more, *rivals, *report.suspects))

@@ -81,8 +81,7 @@ class Ownership:
 
     def _renamed(self, seen: SeenLink) -> Owned[Link] | None:
         """A link of another name is ours if it bears our mark, and the journal knows that we made it."""
-        marked = seen.alias in self.links.values() and seen.alias != ""
-        if marked and self.claims.link(seen) is not None:
+        if seen.alias in self.links.values() and self.claims.link(seen) is not None:
             return vouch(as_link(seen), Proof.JOURNAL)
         return None
 

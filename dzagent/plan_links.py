@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from ipaddress import IPv4Address
 
 from dzagent.model import (
@@ -125,7 +125,7 @@ def _link_conflict(item: Wanted, link: Link, observed: Observed, owner: Ownershi
             return Conflict(
                 item,
                 f"link {seen.name} of kind {printable(seen.kind) or 'unknown'}, alias {seen.alias!r}",
-                f"Remove it with `ip link delete {seen.name}`, or choose another name in the configuration.",
+                _advice(seen, link),
             )
         if seen.name == link.name or owner.owns(seen) or seen.tunnel is None:
             continue
@@ -136,6 +136,18 @@ def _link_conflict(item: Wanted, link: Link, observed: Observed, owner: Ownershi
                 f"Remove it with `ip link delete {printable(seen.name)}`: the kernel allows one such tunnel.",
             )
     return None
+
+
+def _advice(seen: SeenLink, link: Link) -> str:
+    """Say what a person can do about a link of our name that is not ours, and why it is not adopted."""
+    remove = f"Remove it with `ip link delete {seen.name}`, or choose another name in the configuration."
+    if seen.tunnel is None:
+        return remove
+    bare = replace(seen.tunnel, alias=link.alias, up=link.up)
+    if bare == link:
+        take = f"`ip link set dev {seen.name} alias ''` lets the agent adopt it"
+        return f"It bears somebody's alias; if nobody needs it, {take}. Else: {remove[0].lower()}{remove[1:]}"
+    return f"It is not adopted because it {difference(bare, link)}. {remove}"
 
 
 def _twin(item: Wanted, link: Link, targets: Mapping[str, Wanted]) -> Conflict | None:

@@ -42,6 +42,8 @@ from dzagent.model import (
     Route,
     ServiceName,
 )
+from dzagent.neighbours import Around, Neighbours
+from dzagent.notify import Pulse
 from dzagent.ownership import Ownership
 from dzagent.planner import Planner, Setting
 from dzagent.policy import Policy
@@ -107,7 +109,9 @@ class Parts:
     reporter: Reporter
     now: Callable[[], float]
     bgp: Bgp | None = None
+    pulse: Pulse = field(default_factory=Pulse)
     journal: Journal = field(default_factory=Journal)
+    around: Around | None = None
     managers: Callable[[], tuple[str, ...]] = tuple
 
 
@@ -148,6 +152,7 @@ class Reconciler:
             Contest(parts.policy.contested),
             parts.managers,
         )
+        self._neighbours = Neighbours(parts.around, parts.policy.protocol, parts.now)
         self._passed_at = 0.0
 
     def run(self, wake: Wake, stopping: Callable[[], bool]) -> None:
@@ -157,7 +162,7 @@ class Reconciler:
             if reasons != {"routes"} or not self.run_changes():
                 self.run_pass()
             due = self._passed_at + self._parts.config.intervals.observe - self._parts.now()
-            reasons = wake.wait(max(0.0, due))
+            reasons = self._parts.pulse.rest(wake.wait, max(0.0, due), self._parts.reporter.headline)
 
     def run_changes(self) -> bool:
         """Carry out what changed of the learned routes since the last time; False if a whole pass is needed.
@@ -200,12 +205,13 @@ class Reconciler:
         desired, held = withhold(desired, facts.protected, setting.own, setting.installed)
         acted = self._act(desired, observed, setting, intent)
         self._remember(desired, setting, acted, intent)
+        problems = (*self._route_problems(setting), *self._neighbours.problems(desired, acted.observed))
         self._parts.reporter.tell(
             PassReport(
                 intent=intent,
                 view=view,
                 facts=facts,
-                wishes=replace(wishes, problems=(*wishes.problems, *self._route_problems(setting))),
+                wishes=replace(wishes, problems=(*wishes.problems, *problems)),
                 desired=desired,
                 generation=generation,
                 render_problem=self._texts.problem,
@@ -218,6 +224,7 @@ class Reconciler:
                 fights=acted.fights,
                 suspects=acted.suspects,
                 journal_problem=self._parts.journal.problem,
+                ours=frozenset(link.name for link in acted.observed.links if self._owner.owns(link)),
                 bgp=None if self._parts.bgp is None else self._parts.bgp.view(),
                 age=age,
             )
@@ -226,6 +233,7 @@ class Reconciler:
     def _look(self) -> Observed:
         """Read the kernel: the end of whatever was begun."""
         observed = self._parts.kernel.observe(self._interest)
+        self._parts.pulse.observed()
         self._owner = self._parts.journal.settle(self._owner, observed.links)
         return observed
 
@@ -352,7 +360,7 @@ class Reconciler:
 
 def _services_up(observed: Observed, owner: Ownership) -> frozenset[ServiceName]:
     """Return the services whose link is in the kernel and ours."""
-    ours = {owner.links.get(link.name) for link in observed.links if owner.owns(link)}
+    ours = {owner.links.get(link.name, link.alias) for link in observed.links if owner.owns(link)}
     return frozenset(name for name in SERVICE_NAMES if f"dzagent:{name}" in ours)
 
 

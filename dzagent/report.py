@@ -85,6 +85,12 @@ class Reporter:
             "contested": [],
         }
 
+    @property
+    def headline(self) -> str:
+        """How things are, in a line: whether the agent is ready, else why not."""
+        ready = self._conditions.all.get("Ready")
+        return "" if ready is None else f"{ready.reason}: {ready.message}"
+
     # ---- manual mode -----------------------------------------------------------------------------------
 
     def take_request(self, plan: Plan) -> bool:
@@ -190,7 +196,7 @@ class Reporter:
     # ---- services --------------------------------------------------------------------------------------
 
     def _services(self, report: PassReport) -> list[ServiceView]:
-        present = {link.name for link in report.after.links if link.tunnel is not None and link.alias}
+        present = {link.name for link in report.after.links if link.tunnel is not None} & report.ours
         views = []
         for name in SERVICE_NAMES:
             error = self._last_error(name, report)

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import pytest
 
-from dzagent.contested import FIRST_DELAY, MAX_MADE, MAX_WATCHED, Contest, Fight, rival
+from dzagent.contested import FIRST_DELAY, MAX_COUNTED, MAX_MADE, MAX_WATCHED, Contest, Fight, rival
 from dzagent.model import (
     Action,
     Address,
@@ -99,13 +99,27 @@ def test_what_we_take_away_ourselves_and_make_again_is_no_fight() -> None:
     assert one.settle((), 9) == ()
 
 
-@pytest.mark.parametrize("gone", [delete(LINK), delete(ADDRESS), change(ADDRESS, ADDRESS)])
-def test_what_goes_with_something_that_we_take_away_is_no_fight(gone: Step) -> None:
+@pytest.mark.parametrize(
+    ("root", "fought_over"),
+    [
+        (delete(LINK), set()),
+        (delete(ADDRESS), set()),
+        (change(replace(ADDRESS, scope="global"), ADDRESS), {ADDRESS}),
+        (add(ADDRESS), {ADDRESS}),
+        (change(replace(LINK, up=False), LINK), {LINK}),
+        (add(LINK), {LINK}),
+        (change(replace(LINK, mtu=1400), LINK), {LINK, ROUTE}),
+    ],
+)
+def test_what_goes_with_its_link_or_address_is_not_fought_over_itself(
+    root: Step, fought_over: set[KernelObject]
+) -> None:
     one = contest()
-    for n in range(9):
-        do(one, add(LINK), add(ADDRESS), add(ROUTE), at=n)
-        do(one, delete(gone.target) if gone.target == LINK else gone, at=n)
-    assert add(ROUTE).target not in {fight.step.target for fight in one.settle((), 9)}
+    do(one, add(LINK), add(ADDRESS), add(ROUTE))
+    for n in range(4):
+        again = [add(root.target)] if root.after is None else []
+        do(one, root, *again, add(ROUTE), at=n)
+    assert {fight.step.target for fight in one.settle((), 4)} == fought_over
 
 
 def test_a_link_that_somebody_keeps_spoiling_is_a_fight_though_we_delete_it_to_rebuild_it() -> None:
@@ -115,6 +129,8 @@ def test_a_link_that_somebody_keeps_spoiling_is_a_fight_though_we_delete_it_to_r
     for n in range(3):
         do(one, Step(Action.DELETE, ours(spoilt), None, "rebuilt", ORIGIN), add(LINK), add(ADDRESS), at=n)
     assert one.settle((), 3) == (Fight(add(LINK), 3),)
+    assert not one.ready(Step(Action.DELETE, ours(spoilt), None, "rebuilt", ORIGIN), 2)
+    assert one.ready(delete(spoilt), 2)
 
 
 def test_what_somebody_keeps_adding_in_our_place_is_a_fight() -> None:
@@ -228,10 +244,25 @@ def test_memory_is_bounded() -> None:
     routes = [add(replace(ROUTE, dst=IPv4Network((n << 8, 24)), table=7)) for n in range(MAX_MADE + 10)]
     do(one, *routes)
     assert len(one._made) == MAX_MADE
-    do(one, *routes[-MAX_WATCHED - 10 :])
+    extra = [delete(replace(ROUTE, dst=IPv4Network((n << 8, 24)), table=8)) for n in range(MAX_WATCHED + 10)]
+    do(one, *extra)
     assert len(one._watched) == MAX_WATCHED
+    one.settle((), RULES.within)
+    assert one._watched
     one.settle((), 1000)
     assert not one._watched
+    for _ in range(1500):
+        do(one, ADD, at=1000)
+    assert one.settle((), 1000)[0].count == MAX_COUNTED
+
+
+def test_a_flood_of_thousands_is_a_fight_over_each() -> None:
+    one = contest()
+    routes = [add(replace(ROUTE, dst=IPv4Network((n << 8, 24)))) for n in range(10_000)]
+    for n in range(4):
+        do(one, *routes, at=n)
+    assert len(one.settle((), 4)) == len(routes)
+    assert not any(one.ready(step, 3) for step in routes)
 
 
 # ---- who it is -----------------------------------------------------------------------------------------------
@@ -248,3 +279,11 @@ def test_what_took_its_place_is_named() -> None:
     assert rival(ADD, Observed(rules=(replace(rules[0], priority=1),))) == ""
     assert rival(delete(RULE), Observed(rules=rules)) == ""
     assert rival(add(LINK), Observed()) == ""
+
+
+def test_a_fight_outlives_the_window_while_its_object_is_missing() -> None:
+    one = fought()
+    one.settle((ADD,), 1)
+    assert one.settle((ADD,), 500) == (Fight(ADD, 0),)
+    do(one, ADD, at=501)
+    assert one.settle((), 501) == (Fight(ADD, 1),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import pytest
@@ -16,6 +17,7 @@ ANY = IPv4Network("0.0.0.0/0")
 LINK = Link("doublezero0", IPv4Address("198.51.100.7"), IPv4Address("192.0.2.1"), 64, 1476, "dzagent:unicast")
 OBJECTS: tuple[KernelObject, ...] = (
     LINK,
+    replace(LINK, name="renamed"),
     Address("doublezero0", IPv4Interface("169.254.0.5/31"), "link"),
     Route(ANY, IPv4Address("169.254.0.4"), "doublezero0", 101, 210),
     Rule(100, ANY, IPv4Network("203.0.113.0/26"), 100, 210),
@@ -27,17 +29,17 @@ def deletes(*objects: KernelObject) -> Plan:
     return Plan("id", tuple((Step(Action.DELETE, ours(obj), None, "unwanted"),) for obj in objects))
 
 
-@pytest.mark.parametrize("obj", OBJECTS, ids=lambda obj: type(obj).__name__)
+@pytest.mark.parametrize("obj", OBJECTS)
 def test_no_object_of_a_doubtful_service_is_deleted(obj: KernelObject) -> None:
     assert spare(deletes(obj, OTHER), {"unicast"}, LINKS).steps == deletes(OTHER).steps
 
 
 def test_what_is_made_or_changed_goes_on_and_so_does_the_other_service() -> None:
-    make = Step(Action.ADD, None, OBJECTS[1], "missing")
+    make = Step(Action.ADD, None, OBJECTS[2], "missing")
     plan = Plan("id", ((make,), (Step(Action.DELETE, ours(OTHER), None, "unwanted"),)))
     assert spare(plan, {"unicast"}, LINKS) == plan
     assert spare(deletes(*OBJECTS), set(), LINKS) == deletes(*OBJECTS)
-    assert spare(deletes(OBJECTS[3]), {"multicast"}, LINKS) == deletes(OBJECTS[3])
+    assert spare(deletes(OBJECTS[-1]), {"multicast"}, LINKS) == deletes(OBJECTS[-1])
 
 
 def test_only_what_is_kept_without_a_text_is_doubtful() -> None:

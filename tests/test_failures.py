@@ -187,6 +187,8 @@ def test_a_failed_process_never_looks_like_a_good_one(stderr: bytes, code: int, 
 
 def test_a_person_is_told_what_to_do_where_that_is_known() -> None:
     assert "modprobe ip_gre" in advised("Error: Unknown device type.")
+    for old in ('Option "-j" is unknown, try "ip -help".', "ip: unrecognized option: N\nBusyBox v1.36.1"):
+        assert "needs iproute2 5.15" in advised(old)
     assert "modprobe nf_tables" in advised("Unable to initialize Netlink socket: Protocol not supported")
     assert "CAP_NET_ADMIN" in advised("RTNETLINK answers: Operation not permitted")
     assert advised("RTNETLINK answers: File exists") == "RTNETLINK answers: File exists"

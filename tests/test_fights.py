@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -71,6 +73,8 @@ def test_without_a_journal_a_link_with_another_alias_is_a_conflict(world: World)
     world.restart()
     assert world.run(2) == 0
     assert world.condition("Conflict") == ("True", "ForeignObject")
+    (service,) = world.status()["services"]
+    assert service["provisioned"] is False
 
 
 def test_a_link_of_ours_that_is_renamed_is_made_again(world: World) -> None:
@@ -206,6 +210,20 @@ def test_a_fight_over_a_link_that_is_there_does_not_stop_what_stands_on_it(world
     assert [a for a in world.kernel.addresses if a.dev == "doublezero0"]
 
 
+def test_a_link_that_is_fought_over_is_not_taken_down_to_rebuild_it_later(world: World) -> None:
+    world.policy = Policy(contested=Contested(after=1))
+    world.restart()
+    world.grant(EDGE)
+    bare(world, extra=("ikey 0.0.0.1",))
+    assert world.run() > 1
+    bare(world, extra=("ikey 0.0.0.1",))
+    assert world.run(3) == 0
+    assert world.tunnels == {"doublezero0"}
+    world.clock.now += 2
+    world.run()
+    assert world.condition("InSync")[0] == "True"
+
+
 def test_a_fight_is_an_event_and_a_line_of_the_log(world: World, caplog: pytest.LogCaptureFixture) -> None:
     world.grant(EDGE)
     caplog.set_level("INFO")
@@ -240,9 +258,22 @@ def test_a_tool_that_hangs_after_its_work_is_done_is_asked_again_and_nothing_is_
 
 
 HANGING = """#!/bin/sh
-if [ -e {flag} ]; then rm {flag}; sleep 60 & sleep 60; fi
+if [ -e {flag} ]; then rm {flag}; sleep 600 & echo $! > {flag}.child; sleep 600; fi
 echo done
 """
+
+
+def has_ended(pid: int) -> bool:
+    """Wait until a process that is not our child has ended; gives up after ten seconds."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    watch = select.poll()
+    watch.register(process, select.POLLIN)
+    ended = bool(watch.poll(10_000))
+    os.close(process)
+    return ended
 
 
 def test_an_ip_that_hangs_is_killed_with_its_children_and_tried_again(tmp_path: Path) -> None:
@@ -258,6 +289,7 @@ def test_an_ip_that_hangs_is_killed_with_its_children_and_tried_again(tmp_path: 
     step = Step(Action.DELETE, ours(FOREIGN_RULE), None, "test")
     with pytest.raises(KernelTimeout, match=r"ip did not end within 0.3 s and was killed"):
         kernel.apply([step])
+    assert has_ended(int(flag.with_name("hang.child").read_text()))
     (outcome,) = kernel.apply([step])
     assert outcome.result is Result.DONE
 
@@ -286,6 +318,10 @@ def test_a_foreign_route_is_named_with_its_protocol_and_table_until_it_leaves(wo
     assert f"table {mine.table} of protocol 186 (bgp)" in conflict["owner"]
     assert theirs in world.kernel.routes
     world.kernel.routes.remove(theirs)
+    world.run()
+    assert world.condition("Conflict") == ("True", "ForeignNeighbour"), "a foreign rule has our priority"
+    assert world.condition("Ready")[0] == "True"
+    world.kernel.rules.remove(FOREIGN_RULE)
     world.run()
     assert world.condition("Conflict")[0] == "False"
     assert any(isinstance(r, Route) and r == mine for r in world.kernel.routes)

@@ -240,3 +240,10 @@ def test_a_tool_that_cannot_start_is_raised() -> None:
 )
 def test_the_table_of_failures(action: Action, message: str, result: Result) -> None:
     assert classify("ip", 1, action, message) is result
+
+
+def test_an_ip_without_json_is_an_error_that_says_what_is_needed() -> None:
+    old = FakeRunner(fails('Option "-j" is unknown, try "ip -help".\n' + "usage " * 1000, 255))
+    with pytest.raises(ObservationError, match=r"exit 255.*needs iproute2 5\.15 or later") as caught:
+        IpRoute(old).observe(Interest(210, ("doublezero0",)))
+    assert len(str(caught.value)) < 700

@@ -8,6 +8,8 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import dzagent
 from dzagent.model import (
@@ -173,3 +175,54 @@ def test_a_table_is_known_by_its_handle() -> None:
     assert held.proof is Proof.JOURNAL
     assert KNOWN.table("t", marked=False, handle=4) is None
     assert KNOWN.table("t", marked=False, handle=None) is None
+
+
+# ---- in general ----------------------------------------------------------------------------------------------
+
+names = st.sampled_from(["doublezero0", "doublezero1", "gre7"])
+aliases = st.sampled_from(["", "dzagent:unicast", "dzagent:multicast", "theirs"])
+kinds = st.sampled_from(["gre", "gre", "vxlan", "dummy"])
+
+
+@st.composite
+def hosts(draw: st.DrawFn) -> Observed:
+    """Draw a host with links of any name, mark and kind, each with addresses."""
+    links = []
+    for index, name in enumerate(draw(st.lists(names, unique=True)), draw(st.integers(1, 3))):
+        remote = IPv4Address(draw(st.sampled_from(["192.0.2.1", "192.0.2.2"])))
+        link = replace(LINK, name=name, alias=draw(aliases), remote=remote, up=draw(st.booleans()))
+        kind = draw(kinds)
+        links.append(replace(seen(link, index, kind), tunnel=link if kind == "gre" else None))
+    return Observed(tuple(links), tuple(replace(ADDRESS, dev=link.name) for link in links))
+
+
+claims = st.builds(
+    Claims,
+    st.lists(st.builds(LinkClaim, names, st.integers(1, 4), kinds), max_size=2).map(tuple),
+    st.sampled_from([(), (LINK,)]),
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(hosts(), claims, st.sampled_from([WANTED, Desired()]))
+def test_whatever_is_changed_bears_our_mark_or_is_in_the_journal_or_is_what_we_would_make(
+    observed: Observed, known: Claims, desired: Desired
+) -> None:
+    links = {link.name: link for link in observed.links}
+    marks = dict(OWNER.links)
+    wanted = {item.obj for item in desired.wanted}
+    for step in make_plan(desired, observed, replace(OWNER, claims=known)).steps:
+        if step.before is None or not isinstance(step.before, Link | Address):
+            continue
+        link = links[step.before.name if isinstance(step.before, Link) else step.before.dev]
+        numbered = any((c.ifindex, c.kind) == (link.ifindex, link.kind) for c in known.links)
+        unmarked = link.alias == "" and link.tunnel is not None
+        twin = unmarked and replace(link.tunnel or LINK, alias="dzagent:unicast", up=True) in {
+            *wanted,
+            *known.making,
+        }
+        assert (
+            marks.get(link.name) == link.alias
+            or (numbered and (link.name in marks or link.alias in marks.values()))
+            or (twin and link.name in marks)
+        )

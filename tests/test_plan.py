@@ -128,6 +128,19 @@ def test_an_unmarked_link_of_our_name_is_a_conflict_and_nothing_stands_on_it(oth
     assert conflict.advice
 
 
+def test_a_person_is_told_why_a_link_is_not_adopted() -> None:
+    def advice(other: SeenLink) -> str:
+        return plan(ALL, other).conflicts[0].advice
+
+    assert "not adopted because it differs: ttl 32 -> 64." in advice(
+        seen(replace(LINK, alias="", ttl=32, up=False))
+    )
+    assert "`ip link set dev doublezero0 alias ''` lets the agent adopt it" in advice(
+        seen(replace(LINK, alias="x"))
+    )
+    assert advice(seen(replace(LINK, alias=""), "vxlan")).startswith("Remove it with `ip link delete")
+
+
 def test_an_unmarked_link_that_is_not_wanted_stays_with_its_addresses() -> None:
     assert plan(Desired(), seen(replace(LINK, alias="")), ADDRESS).phases == ()
 

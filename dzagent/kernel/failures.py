@@ -87,6 +87,10 @@ _SEVERITY: Final = (Result.GONE, Result.RACED, Result.TRANSIENT, Result.PERMANEN
 ADVICE: Final = (
     (r"Unknown device type", "the kernel has no GRE: `modprobe ip_gre`, or install its modules"),
     (_REFUSED, "dzagentd needs CAP_NET_ADMIN in this network namespace"),
+    (
+        r'Option "-\S+" is unknown|BusyBox|(invalid|unrecognized) option',
+        "this `ip` cannot print JSON: dzagent needs iproute2 5.15 or later",
+    ),
     (r"[Nn]etlink socket: Protocol not supported", "the kernel has no nftables: `modprobe nf_tables`"),
 )
 """What a person can do about a failure, by its message."""
