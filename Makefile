@@ -6,7 +6,7 @@ STAMP := .venv/.stamp
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint e2e bench deb lock clean
+.PHONY: help venv demo test lint e2e mutation bench deb lock clean
 
 help: ## show this
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' Makefile | expand -t 8
@@ -41,6 +41,9 @@ e2e: venv ## the whole system on a real kernel; TESTS="-k disable" selects
 	@$(BIN)/python -m pytest -p no:cacheprovider $(NETNS) $(TESTS) || test $$? = 5 # 5: TESTS selects none of these
 	@$(BIN)/python -m e2e.lab run --else-run -- python -m pytest -p no:cacheprovider e2e \
 		$(addprefix --ignore=,$(NETNS)) $(TESTS)
+
+mutation: venv ## which wrong decisions no test notices (long); FILES=dzagent/guard.py selects
+	@nice $(BIN)/python -m tests.mutation $(FILES)
 
 bench: venv ## tables of costs, with ratios; never part of a verdict; BENCH=passes selects one
 	@set -e; for file in benchmarks/$(or $(BENCH),[a-z]*).py; do \

@@ -132,6 +132,12 @@ def test_a_table_is_one_tool_s() -> None:
     assert classify("nft", -9, Action.ADD, "nft ended with exit code -9") is Result.TRANSIENT
 
 
+@pytest.mark.parametrize("code", [0, 1, 2, 255])
+def test_a_tool_that_ended_by_itself_with_an_unknown_message_is_not_tried_for_ever(code: int) -> None:
+    assert classify("ip", code, Action.ADD, "something that nobody has seen yet") is Result.PERMANENT
+    assert classify("ip", -1, Action.ADD, "something that nobody has seen yet") is Result.TRANSIENT
+
+
 def test_a_killed_tool_may_be_tried_again_unless_the_message_says_more() -> None:
     assert classify("ip", -9, Action.ADD, "ip ended with exit code -9") is Result.TRANSIENT
     assert classify("ip", -9, Action.ADD, EXISTS) is Result.RACED
