@@ -37,7 +37,7 @@ lint: venv ## ruff, mypy --strict, the import contract
 
 NETNS := $(wildcard e2e/test_netns_*.py) e2e/test_bgp.py
 e2e: venv ## the whole system on a real kernel; TESTS="-k disable" selects
-	@e2e/lab/setup net bgp
+	@e2e/lab/setup net bgp firewalls
 	@$(BIN)/python -m pytest -p no:cacheprovider $(NETNS) $(TESTS) || test $$? = 5 # 5: TESTS selects none of these
 	@$(BIN)/python -m e2e.lab run --else-run -- python -m pytest -p no:cacheprovider e2e \
 		$(addprefix --ignore=,$(NETNS)) $(TESTS)
