@@ -248,6 +248,11 @@ def test_a_wish_that_changes_ends_the_fight() -> None:
     for _ in range(4):
         do(one, add(ROUTE))
     assert one.settle((), 0)
+    do(one, add(replace(ROUTE, via=GATEWAY + 2)), at=1, result=Result.RACED)
+    assert one.settle((), 1) == ()
+    one = contest()
+    for _ in range(4):
+        do(one, add(ROUTE))
     do(one, change(ROUTE, replace(ROUTE, via=GATEWAY + 2)), at=1)
     assert one.settle((), 1) == ()
 
