@@ -219,5 +219,7 @@ def test_what_is_no_file_of_ours_is_reported_and_not_read(path: Path) -> None:
 def test_this_boot_and_namespace_have_one_name() -> None:
     assert here() == here()
     boot, _, namespace = here().partition(" ")
-    assert boot
-    assert namespace
+    assert boot == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    cookie, _, inode = namespace.partition(".")
+    assert int(inode, 16) == Path("/proc/self/ns/net").stat().st_ino
+    assert int(cookie, 16) >= 0
