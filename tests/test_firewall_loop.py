@@ -110,7 +110,7 @@ def test_without_nft_the_tunnels_work(world: Walled, seen: NftSeen) -> None:
     world.grant(EDGE)
     assert world.tunnels == {"doublezero0"}
     assert world.condition("Firewall") == ("False", seen.reason)
-    assert [p["code"] for p in world.status()["problems"]] == [seen.reason]
+    assert seen.reason in [p["code"] for p in world.status()["problems"]]
     assert world.kernel.loaded == []
     assert world.run(3) == 0
 
