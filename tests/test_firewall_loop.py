@@ -217,3 +217,17 @@ def test_ibrl_has_it_too(world: Walled) -> None:
     world.grant(IBRL)
     assert "unicast_input" in world.chains
     assert "unicast_leak" not in world.chains
+
+
+def test_a_fight_over_the_table_slows_down_and_is_named(world: Walled) -> None:
+    world.grant(EDGE)
+    good = world.kernel.table
+    for _ in range(12):
+        world.kernel.table = NftTable((NftChain(MARK),))
+        world.run()
+    assert world.condition("Contested")[0] == "True"
+    assert len(world.kernel.loaded) < 12
+    assert "nft table inet dzagent" in world.status()["contested"][0]["object"]
+    world.clock.now += 3600
+    world.run()
+    assert world.kernel.table == good
