@@ -79,6 +79,20 @@ class LedgerRules:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardRules:
+    """Limits of removals that nothing but our own files explains, of one service.
+
+    removals: objects at once. share: percent of the service's objects at once. per_hour: objects in an hour.
+    approve: seconds for which an approval is good.
+    """
+
+    removals: int = 10
+    share: float = 25.0
+    per_hour: int = 30
+    approve: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
 class Contested:
     """When repairs of one object slow down. Times in seconds.
 
@@ -110,13 +124,14 @@ class Policy:
     absent_polls: int = 2
     ledger: LedgerRules = field(default_factory=LedgerRules)
     bgp: Bgp = field(default_factory=Bgp)
+    guard: GuardRules = field(default_factory=GuardRules)
     nftables: Nftables = field(default_factory=Nftables)
     contested: Contested = field(default_factory=Contested)
 
 
 _TOP = (
     "extends", "protocol", "overlay_block", "prefix_min_length", "ssh_ports", "tunnel", "edge", "absent_polls",
-    "ledger", "bgp", "nftables", "contested",
+    "ledger", "bgp", "guard", "nftables", "contested",
 )  # fmt: skip
 _TUNNEL = ("ttl", "mtu", "pmtudisc")
 _LEDGER = ("stale_after", "stale", "restore_max_age", "changed")
@@ -124,6 +139,7 @@ _BGP = (
     "port", "poll", "max_routes", "min_length", "martians", "exclude", "route_config", "grace", "keep_stale",
     "ssh_peer",
 )  # fmt: skip
+_GUARD = ("removals", "share", "per_hour", "approve")
 _CONTESTED = ("after", "within", "longest", "calm")
 _EDGE = ("table_to", "table_from", "priority_to", "priority_from")
 
@@ -214,8 +230,20 @@ def parse_policy(item: Item | None, file: str, base: Policy | None = None) -> Po
         absent_polls=top.read("absent_polls", yamlfile.whole(1, 100), base.absent_polls),
         bgp=_bgp(top, base.bgp),
         ledger=_ledger(top, base.ledger),
+        guard=_guard(top, base.guard),
         nftables=read_nftables(top, base.nftables),
         contested=_contested(top, base.contested),
+    )
+
+
+def _guard(top: Section, base: GuardRules) -> GuardRules:
+    part = yamlfile.subsection(top, "guard", _GUARD)
+    count = yamlfile.whole(0, 1_000_000)
+    return GuardRules(
+        removals=part.read("removals", count, base.removals),
+        share=part.read("share", yamlfile.number(0, 100, "percent"), base.share),
+        per_hour=part.read("per_hour", count, base.per_hour),
+        approve=part.read("approve", yamlfile.number(10, 86_400, "seconds"), base.approve),
     )
 
 

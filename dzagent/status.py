@@ -9,7 +9,7 @@ from typing import Any
 
 from dzagent.conditions import Condition
 from dzagent.contested import Fight
-from dzagent.guard import Held
+from dzagent.held import Held
 from dzagent.kernel.commands import preview
 from dzagent.ledger.accounts import NO_KEY, User
 from dzagent.ledger.snapshot import Snapshot
@@ -214,7 +214,7 @@ def plan_json(plan: Plan, held: Sequence[Held], mode: str, made_at: float) -> di
         "made_at": made_at,
         "steps": [_step_json(n, step) for n, phase in enumerate(plan.phases) for step in phase],
         "conflicts": [conflict_json(conflict) for conflict in plan.conflicts],
-        "held": [{**_step_json(0, item.step), "why": item.reason} for item in held],
+        "held": [_held_json(item) for item in held],
         "commands": [line for step in plan.steps if not _is_table(step) for line in preview(step)],
         "nft_commands": [line for step in plan.steps if _is_table(step) for line in preview(step)],
     }
@@ -222,6 +222,17 @@ def plan_json(plan: Plan, held: Sequence[Held], mode: str, made_at: float) -> di
 
 def _is_table(step: Step) -> bool:
     return isinstance(step.target, NftTable)
+
+
+def _held_json(item: Held) -> dict[str, Any]:
+    """Return something withheld; `approve` is the command that lets it through, "" if it only follows another."""
+    return {
+        **_step_json(0, item.step),
+        "why": item.reason,
+        "kind": item.kind,
+        "id": item.id,
+        "approve": f"dzagent approve {item.id}" if item.id else "",
+    }
 
 
 def _step_json(phase: int, step: Step) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 
 from dzagent.config import Config, Links, Paths
 from dzagent.errors import KernelError, StateError
+from dzagent.files import write_json
 from dzagent.journal import Journal, here
 from dzagent.maintain import check_files, remove_all
 from dzagent.marks import NAME, ownership, read_marks, write_marks
@@ -81,6 +82,17 @@ def test_what_is_ours_goes_and_nothing_else(tmp_path: Path, capsys: pytest.Captu
     assert remove_all(configured(tmp_path), POLICIES, kernel=kernel, lock=no_lock) == 0
     assert is_clean(kernel)
     assert "took down" in capsys.readouterr().out
+
+
+def test_what_was_taken_down_is_not_brought_back_by_a_rollback(tmp_path: Path) -> None:
+    checkpoint = paths(tmp_path).checkpoint
+    write_json(checkpoint, {"plan_id": "ab12"})
+    assert remove_all(configured(tmp_path), POLICIES, kernel=a_host(), lock=no_lock) == 0
+    assert not checkpoint.exists()
+    (checkpoint / "x").mkdir(parents=True)
+    kernel = a_host()
+    assert remove_all(configured(tmp_path), POLICIES, kernel=kernel, lock=no_lock) == 0
+    assert is_clean(kernel)
 
 
 def test_where_nothing_is_ours_nothing_is_written_or_said(
