@@ -9,7 +9,7 @@ import pytest
 
 from dzagent import metrics
 from dzagent.cli.output import Paper
-from dzagent.cli.planview import plan_lines
+from dzagent.cli.planview import diff_lines, plan_lines
 from dzagent.cli.statusview import status_lines
 from dzagent.feed import LedgerView
 from dzagent.firewall import COUNT_SECONDS
@@ -208,9 +208,25 @@ def test_counters_are_shown_and_do_not_write_with_every_packet(world: Walled) ->
     world.kernel.counts = {"unicast_bgp": (4, 240)}
     world.run()
     assert world.config.paths.status.stat().st_mtime_ns == written
+    shown = "\n".join(status_lines({**world.status(), "agent": {}}, Paper(80, colour=False), 0.0))
+    assert "3 bgp packets (nftables)" in shown
     text = metrics.render(world.status(), {}, enabled=True, now=0.0)
     assert 'dzagent_nft_dropped_packets_total{service="unicast",reason="bgp"} 3' in text
     assert 'dzagent_nft_dropped_bytes_total{service="unicast",reason="bgp"} 180' in text
+
+
+def test_a_diff_says_what_differs(tmp_path: Path) -> None:
+    world = Walled(tmp_path)
+    world.grant(EDGE)
+    table = world.kernel.table
+    assert table is not None
+    world.config = replace(world.config, apply="observe")
+    odd = replace(table.chains[1], rules=table.chains[1].rules[1:] + table.chains[1].rules[:1])
+    world.kernel.table = replace(table, chains=(table.chains[0], odd, *table.chains[2:]))
+    world.restart()
+    world.run()
+    shown = "\n".join(diff_lines(world.plan(), Paper(80, colour=False)))
+    assert "differs: rules of chain unicast_input" in shown
 
 
 def test_ibrl_has_it_too(world: Walled) -> None:
