@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+from dzagent.errors import KernelError
 from dzagent.kernel.nft import Nft
 from dzagent.kernel.run import run
 from dzagent.model import Action, Desired, Observed, Origin, Result, Step, Wanted
@@ -33,14 +34,14 @@ SIZES = (100, 1_000, 4_096, 20_000)
 
 
 def main() -> None:
-    print(f"{run('nft', ['--version']).stdout.decode().strip()}; milliseconds")
-    titles = ("prefixes", "parse", "load", "add one", "del one", "read", "same", "plan")
-    print(" ".join(f"{title:>8}" for title in titles))
     try:
+        print(f"{run('nft', ['--version']).stdout.decode().strip()}; milliseconds")
+        titles = ("prefixes", "parse", "load", "add one", "del one", "read", "same", "plan")
+        print(" ".join(f"{title:>8}" for title in titles))
         with walls("bench") as host:
             for size in SIZES:
                 print(f"{size:>8} " + " ".join(f"{value:>8.1f}" for value in _row(host.nft, size)))
-    except LabError as error:
+    except (KernelError, LabError) as error:
         print(f"nft: NOT MEASURED: {error}")
 
 
