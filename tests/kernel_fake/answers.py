@@ -43,7 +43,9 @@ def answer(state: State, line: str) -> str | None:
     if words[:5] == ["route", "show", "table", "all", "proto"]:
         return _array(route(r, protocol=None) for r in _of_protocol(state, int(words[5])))
     if words[:3] == ["route", "show", "exact"] and words[4] == "table":
-        return _exact(state, IPv4Network(words[3]), int(words[5]))
+        return _exact(
+            state, IPv4Network(words[3]), int(words[5]), int(words[7]) if "proto" in words else None
+        )
     return None
 
 
@@ -51,10 +53,13 @@ def _of_protocol(state: State, protocol: int) -> list[Route]:
     return [r for r in (*state.connected, *state.routes) if r.protocol == protocol]
 
 
-def _exact(state: State, dst: IPv4Network, table: int) -> str:
+def _exact(state: State, dst: IPv4Network, table: int, protocol: int | None) -> str:
     if not has_table(state, table):
         raise NoTable
-    return _array(route(r, table=None) for r in held(state, table, dst))
+    found = held(state, table, dst)
+    if protocol is None:
+        return _array(route(r, table=None) for r in found)
+    return _array(route(r, table=None, protocol=None) for r in found if r.protocol == protocol)
 
 
 def _array(records: Iterable[Record]) -> str:
