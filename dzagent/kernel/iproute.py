@@ -65,6 +65,8 @@ class IpRoute:
     def reread(self, interest: Interest, touched: Touched, before: Observed) -> Observed:
         """Return what was seen `before`, with what was touched read again; raises ObservationError."""
         what = reading(touched, interest)
+        if not what.size:
+            return before
         done = self._run("ip", observe.OPTIONS, what.batch(interest))
         if done.code != 0:
             raise ObservationError(f"ip could not read the kernel's state (exit {done.code}): {done.message}")
