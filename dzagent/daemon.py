@@ -24,6 +24,10 @@ from dzagent.bgp.speaker import Clocks
 from dzagent.config import DEFAULT_CONFIG, Config, load_config
 from dzagent.desired import DesiredStore
 from dzagent.errors import DzagentError, StateError
+from dzagent.foreign.firststart import take_over
+from dzagent.foreign.record import boot_id
+from dzagent.foreign.sight import Eyes, ForeignWatch
+from dzagent.foreign.turns import Turns
 from dzagent.hostfacts import HostProbe
 from dzagent.intent import IntentReader
 from dzagent.kernel.iproute import IpRoute
@@ -78,6 +82,8 @@ class Daemon:
             clocks=Clocks(time.time, time.monotonic),
             on_change=self.wake.set,
         )
+        watch = ForeignWatch(Eyes(config.doublezerod, socket=not config.compat_socket), time.monotonic)
+        turns = Turns(config.paths.turn, config.paths.migration, watch, boot_id())
         self._reconciler = Reconciler(
             Parts(
                 config=config,
@@ -91,6 +97,8 @@ class Daemon:
                 reporter=Reporter(config, version=__version__, pid=os.getpid(), clock=time.time),
                 now=boot_seconds,
                 bgp=self._bgp,
+                turn=turns.turn,
+                taken_over=take_over(config.paths, config.doublezerod, time.time),
             )
         )
 

@@ -13,6 +13,9 @@ from dzagent.bgp.speaker import BgpView
 from dzagent.conditions import Status
 from dzagent.errors import EngineGone
 from dzagent.feed import LedgerView
+from dzagent.foreign.firststart import TakenOver
+from dzagent.foreign.turns import CONDITION as FOREIGN
+from dzagent.foreign.turns import Hindrance
 from dzagent.guard import LEARNED, Held
 from dzagent.hostfacts import Facts
 from dzagent.intent import IntentView
@@ -63,6 +66,8 @@ class PassReport:
     failing: tuple[Outcome, ...]
     bgp: BgpView | None = None
     age: DataAge = field(default_factory=DataAge)
+    hindrance: Hindrance | None = None
+    taken_over: TakenOver = field(default_factory=TakenOver)
 
 
 def view(name: ServiceName, report: PassReport) -> ServiceView | None:
@@ -121,6 +126,8 @@ def complaints(report: PassReport) -> list[str]:
     found += [f"Held: {describe(item.step.target)}: {item.reason}" for item in report.held]
     if report.render_problem:
         found.append(f"Rendered: {report.render_problem}")
+    if report.hindrance is not None:
+        found.append(f"{FOREIGN}: {report.hindrance.message}")
     if report.intent.message and not report.intent.readable:
         found.append(f"Intent: {report.intent.message}")
     if isinstance(report.facts.identity, Problem):
@@ -177,8 +184,24 @@ def judge(report: PassReport, services: Sequence[ServiceView], mode: str) -> lis
         session,
         ("Conflict", *_flag(bool(conflicts), "ForeignObject", conflicts, "nobody else holds what we need")),
         ("Held", *_flag(bool(held), "WouldCapture", held, "nothing is withheld")),
+        (FOREIGN, *_foreign(report.hindrance)),
+        ("StateMigrated", *_taken_over(report)),
         _ready(report, services, sync, session),
     ]
+
+
+def _foreign(hindrance: Hindrance | None) -> tuple[Status, str, str]:
+    if hindrance is None:
+        return "False", "None", "no doublezerod runs here"
+    return "True", hindrance.code, hindrance.message
+
+
+def _taken_over(report: PassReport) -> tuple[Status, str, str]:
+    """Say what became of doublezerod's state; once a person has spoken, an unreadable one does not matter."""
+    taken = report.taken_over
+    if taken.corrupt and not report.intent.silent:
+        return "Unknown", "NotNeeded", "what is wanted has been said to dzagent itself"
+    return taken.status, taken.reason, taken.message
 
 
 def session_up(report: PassReport) -> Judgement:
@@ -258,6 +281,13 @@ def _in_sync(report: PassReport, mode: str) -> Judgement:
         return ("InSync", "True", "Equal", "the kernel holds what the files say")
     if report.plan.conflicts and not steps:
         return ("InSync", "False", "Conflict", f"{len(report.plan.conflicts)} objects are held by others")
+    if report.hindrance is not None:
+        return (
+            "InSync",
+            "False",
+            report.hindrance.code,
+            f"{_count(steps)} waiting: {report.hindrance.message}",
+        )
     if mode != "auto":
         hint = f"dzagent apply {report.plan.id}" if mode == "manual" else "observe mode never writes"
         return ("InSync", "False", "Waiting", f"{_count(steps)} waiting ({hint})")
@@ -280,13 +310,18 @@ def _ready(
         return no(problem.code, problem.message)
     if any(not _is_learned(item) for item in report.held):  # what a peer announces does not make us unready
         return no("Held", "something is withheld: see `dzagent plan`")
-    if sync[1] != "True":
-        return no(sync[2], sync[3])
-    missing = _missing(report, services, session)
+    missing = _not_made(report, sync) or _missing(report, services, session)
     if missing is not None:
         return no(*missing)
     what = "both services are" if len(services) > 1 else f"the {services[0].name} service is"
     return ("Ready", "True", "Provisioned", f"{what} provisioned")
+
+
+def _not_made(report: PassReport, sync: Judgement) -> tuple[str, str] | None:
+    """Say why the kernel is not as it should be, or is nobody's to change: a reason and a message."""
+    if report.hindrance is not None:
+        return report.hindrance.code, report.hindrance.message
+    return None if sync[1] == "True" else (sync[2], sync[3])
 
 
 def _missing(

@@ -12,7 +12,8 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Protocol, TypeAlias
 
@@ -26,6 +27,8 @@ from dzagent.desired import DesiredStore
 from dzagent.doubt import spare, textless
 from dzagent.errors import DzagentError, ObservationError
 from dzagent.feed import LedgerView
+from dzagent.foreign.firststart import TakenOver
+from dzagent.foreign.turns import Hindrance
 from dzagent.guard import Held, check, own_addresses, withhold
 from dzagent.hostfacts import Facts, HostProbe
 from dzagent.intent import IntentReader, IntentView
@@ -103,7 +106,11 @@ class Bgp(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the loop is made of; every effect behind a type that tests replace."""
+    """What the loop is made of; every effect behind a type that tests replace.
+
+    turn: entered for every pass, gives the reason why it may not write, None if it may. taken_over: what became of
+    doublezerod's state at this start.
+    """
 
     config: Config
     policy: Policy
@@ -116,6 +123,8 @@ class Parts:
     reporter: Reporter
     now: Callable[[], float]
     bgp: Bgp | None = None
+    turn: Callable[[], AbstractContextManager[Hindrance | None]] = nullcontext
+    taken_over: TakenOver = field(default_factory=TakenOver)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +187,7 @@ class Reconciler:
         self._ground: _Ground | None = None
         self._planned: tuple[_Inputs, tuple[Plan, tuple[Held, ...]]] | None = None
         self._passed_at = 0.0
+        self._hindrance: Hindrance | None = None
 
     def run(self, wake: Wake, stopping: Callable[[], bool]) -> None:
         """Run passes until told to stop. Stopping leaves the kernel as it is: stop is not disable."""
@@ -194,7 +204,8 @@ class Reconciler:
         Works on the difference alone, from what the last pass knew of the kernel: nothing is read.
         """
         try:
-            return self._changes()
+            with self._parts.turn() as hindrance:
+                return hindrance is None and self._changes()
         except DzagentError as error:
             log.info("a whole pass instead: %s", error)
         except Exception:  # the loop's boundary, as of a pass
@@ -204,7 +215,8 @@ class Reconciler:
     def run_pass(self) -> None:
         """Run one pass. Whatever fails is reported; the next pass tries again from what is then true."""
         try:
-            self._pass()
+            with self._parts.turn() as self._hindrance:
+                self._pass()
         except ObservationError as error:
             self._parts.reporter.failed("ObservationFailed", str(error))
         except DzagentError as error:
@@ -223,7 +235,7 @@ class Reconciler:
         wishes = self._wisher.wish(intent, view, facts, before)
         desired, wishes = self._texts.parse(wishes)
         generation = self._texts.write(wishes)
-        self._listen(wishes, observed)
+        self._listen(wishes, observed, intent)
         observed = self._observe_keys(desired, observed)
         setting = self._setting(wishes, facts, view, desired)
         desired, held = withhold(desired, facts.protected, setting.own, setting.installed)
@@ -246,6 +258,8 @@ class Reconciler:
                 failing=acted.failing,
                 bgp=None if self._parts.bgp is None else self._parts.bgp.view(),
                 age=age,
+                hindrance=self._hindrance,
+                taken_over=self._parts.taken_over,
             )
         )
 
@@ -266,12 +280,15 @@ class Reconciler:
 
     # ---- learned routes ------------------------------------------------------------------------------------
 
-    def _listen(self, wishes: Wishes, observed: Observed) -> None:
-        """Tell BGP which services there are, and take what it has learned."""
+    def _listen(self, wishes: Wishes, observed: Observed, intent: IntentView) -> None:
+        """Tell BGP which services there are, and take what it has learned.
+
+        Two agents must not dial one device: sessions are not begun while another one runs, but may be ended.
+        """
         bgp = self._parts.bgp
         if bgp is None:
             return
-        if self._parts.config.apply != "observe":
+        if self._parts.config.apply != "observe" and (self._hindrance is None or intent.enabled is False):
             mine = (route for route in observed.routes if route.protocol == self._owner.protocol)
             self._unknown_peers = tuple(self._links[name] for name in sorted(bgp.want(wishes, mine)))
         self._learned = bgp.learned()
@@ -284,7 +301,8 @@ class Reconciler:
         if bgp is None:
             return
         self._tell_installed(bgp)
-        if self._parts.config.apply == "auto" and intent.enabled is not None and not acted.plan.steps:
+        acts = self._parts.config.apply == "auto" and self._hindrance is None
+        if acts and intent.enabled is not None and not acted.plan.steps:
             self._ground = _Ground(desired, acted.observed, setting)
 
     def _route_problems(self, setting: _Setting) -> tuple[Problem, ...]:
@@ -409,9 +427,12 @@ class Reconciler:
         return check(plan, setting.protected, setting.own, setting.installed, ssh_hosts=warn)
 
     def _may_act(self, plan: Plan, intent: IntentView) -> bool:
-        """Automatic mode acts, unless nobody knows what is wanted; manual mode acts on the plan asked for."""
+        """Automatic mode acts, unless nobody knows what is wanted; manual mode acts on the plan asked for.
+
+        Nobody acts while another agent runs.
+        """
         mode = self._parts.config.apply
-        if mode == "observe" or intent.enabled is None:
+        if mode == "observe" or intent.enabled is None or self._hindrance is not None:
             return False
         if mode == "auto":
             return True

@@ -18,7 +18,7 @@ from typing import Any
 
 from dzagent.config import refuse_client_ip
 from dzagent.errors import StateError
-from dzagent.files import locked, read_json, write_json
+from dzagent.files import absent, locked, read_json, write_json
 
 FORGET_SECONDS = 600.0
 """How long the wish to forget the ledger holds: an agent that is started later does not find it by surprise."""
@@ -64,12 +64,34 @@ def write_intent(path: Path, intent: Intent) -> None:
 
     Raises StateError; then the old intent still holds.
     """
+    with locked(path.parent / "lock"):
+        _set_aside_if_corrupt(path)
+        write_json(path, _document(intent), durable=True)
+
+
+def write_first_intent(path: Path, intent: Intent) -> bool:
+    """Put an intent on disk if nobody has ever said one; tells whether it did. Raises StateError."""
+    with locked(path.parent / "lock"):
+        if not absent(path):
+            return False
+        write_json(path, _document(intent), durable=True)
+    for made in (path, path.parent / "lock"):
+        _give_to_owner_of_directory(made)
+    return True
+
+
+def _give_to_owner_of_directory(path: Path) -> None:
+    """The API, which writes here from now on, may be another user than the reconciler."""
+    with contextlib.suppress(OSError):
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
+def _document(intent: Intent) -> dict[str, Any]:
     document: dict[str, Any] = {"reconciler_enabled": intent.enabled}
     if intent.client_ip is not None:
         document["client_ip"] = str(intent.client_ip)
-    with locked(path.parent / "lock"):
-        _set_aside_if_corrupt(path)
-        write_json(path, document, durable=True)
+    return document
 
 
 def _set_aside_if_corrupt(path: Path) -> None:
