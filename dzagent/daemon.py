@@ -37,13 +37,10 @@ from dzagent.policy import find_policy, load_policy
 from dzagent.reconcile import Parts, Reconciler
 from dzagent.render import Templates
 from dzagent.report import Reporter
-from dzagent.share import places
+from dzagent.share import SITE_POLICIES, places
 from dzagent.wake import Wake, WakeSocket
 
 log = logging.getLogger(__name__)
-
-SITE_POLICIES = Path("/etc/dzagent/policies")
-"""Where an operator's named policies are looked for first."""
 
 GC_THRESHOLD = (50_000, 20, 50)
 """Thousands of routes are hundreds of thousands of objects without a cycle: looking for one too often costs more."""
@@ -83,7 +80,7 @@ class Daemon:
             on_change=self.wake.set,
         )
         watch = ForeignWatch(Eyes(config.doublezerod, socket=not config.compat_socket), time.monotonic)
-        turns = Turns(config.paths.turn, config.paths.migration, watch, boot_id())
+        turns = Turns(config.paths, watch, boot_id())
         self._reconciler = Reconciler(
             Parts(
                 config=config,

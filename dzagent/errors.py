@@ -25,7 +25,8 @@ DzagentError
 │   └── EngineRefused     it understood the command and refused it
 ├── KernelError           ip or nft failed
 │   └── ObservationError  what the kernel holds could not be read: never "empty"
-└── StateError            a file of our own cannot be read or written
+├── StateError            a file of our own cannot be read or written
+└── MigrationError        the move from doublezerod, or the way back, cannot go on
 """
 
 
@@ -149,3 +150,7 @@ class ObservationError(KernelError):
 
 class StateError(DzagentError):
     """A file of our own cannot be read or written."""
+
+
+class MigrationError(DzagentError):
+    """The move from doublezerod, or the way back, cannot go on; says what is left as it is."""

@@ -37,6 +37,8 @@ class Host:
         self.proc, self.cgroups = self.root / "proc", self.root / "cgroup"
         (self.root / "run").mkdir()
         self.places = Doublezerod(self.root / "old", self.root / "run" / "doublezerod.sock")
+        self.paths = Paths(self.root / "state", self.root / "run")
+        self.paths.agent.mkdir()
         self.process(1, "systemd")
         (self.proc / "self").symlink_to("1")
         (self.proc / "net").mkdir()
@@ -199,7 +201,7 @@ def test_one_that_is_replaced_by_another_is_still_seen(host: Host) -> None:
 
 @pytest.fixture
 def turns(host: Host) -> Turns:
-    return Turns(host.root / "turn", host.root / "record.json", host.watch(), "boot 1")
+    return Turns(host.paths, host.watch(), "boot 1")
 
 
 def hindrance(turns: Turns) -> Hindrance | None:
@@ -223,7 +225,7 @@ def test_it_is_not_while_doublezerod_runs(host: Host, turns: Turns) -> None:
 
 
 def test_it_is_not_while_a_migration_holds_the_lock(host: Host, turns: Turns) -> None:
-    with alone(host.root / "turn"):
+    with alone(host.paths.turn):
         found = hindrance(turns)
     assert found is not None
     assert found.code == "Migrating"
@@ -235,14 +237,14 @@ def test_a_migration_waits_for_the_end_of_a_pass(host: Host, turns: Turns) -> No
     with (
         turns.turn(),
         pytest.raises(StateError, match="is locked"),
-        alone(host.root / "turn", sleep=waited.append),
+        alone(host.paths.turn, sleep=waited.append),
     ):
         pass
     assert waited
     with (
-        alone(host.root / "turn", sleep=waited.append),
+        alone(host.paths.turn, sleep=waited.append),
         pytest.raises(StateError),
-        alone(host.root / "turn", patience=0),
+        alone(host.paths.turn, patience=0),
     ):
         pass
 
@@ -253,14 +255,15 @@ def test_a_migration_waits_for_the_end_of_a_pass(host: Host, turns: Turns) -> No
         ("migrating", "boot 1", "MigrationUnfinished"),
         ("undoing", "boot 1", "MigrationUnfinished"),
         ("migrated", "boot 1", None),
-        ("undone", "boot 1", None),
+        ("undone", "boot 1", "HandedBack"),
+        ("undone", "boot 0", None),
         ("migrating", "boot 0", None),
     ],
 )
 def test_an_unfinished_migration_of_this_boot_is_not_our_turn(
     host: Host, turns: Turns, phase: Phase, boot: str, code: str | None
 ) -> None:
-    write_record(host.root / "record.json", Record(phase, boot, 1.0, "doublezerod.service"))
+    write_record(host.paths.migration, Record(phase, boot, 1.0, "doublezerod.service"))
     found = hindrance(turns)
     assert (found.code if found else None) == code
 
@@ -270,7 +273,8 @@ def test_an_unfinished_migration_of_this_boot_is_not_our_turn(
     ["", "[]", "{}", '{"phase": "x", "boot": "", "at": 1, "unit": ""}', '{"phase": [], "boot": 1}', "\0"],
 )
 def test_a_record_that_cannot_be_read_is_doubt(host: Host, turns: Turns, text: str) -> None:
-    (host.root / "record.json").write_text(text)
+    host.paths.migration.parent.mkdir(parents=True)
+    host.paths.migration.write_text(text)
     found = hindrance(turns)
     assert found is not None
     assert found.code == "MigrationUnreadable"
@@ -284,13 +288,14 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_no_place_for_the_lock_stops_no_repair(host: Host) -> None:
-    turns = Turns(host.root / "missing" / "turn", host.root / "record.json", host.watch(), "boot 1")
+    host.paths.agent.rmdir()
+    turns = Turns(host.paths, host.watch(), "boot 1")
     assert hindrance(turns) is None
 
 
 def test_a_lock_that_somebody_shares_is_no_hindrance(host: Host, turns: Turns) -> None:
-    (host.root / "turn").touch()
-    descriptor = os.open(host.root / "turn", os.O_RDONLY)
+    host.paths.turn.touch()
+    descriptor = os.open(host.paths.turn, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_SH)
     assert hindrance(turns) is None
     os.close(descriptor)

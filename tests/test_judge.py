@@ -91,6 +91,8 @@ def test_a_quiet_pass_is_ready() -> None:
         "SessionUp": "Unknown",
         "Conflict": "False",
         "Held": "False",
+        "ForeignDaemon": "False",
+        "StateMigrated": "Unknown",
         "Ready": "True",
     }
     assert complaints(report()) == []

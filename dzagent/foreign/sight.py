@@ -63,7 +63,7 @@ class Eyes:
     def processes(self) -> Iterator[int]:
         """Yield the processes of that name that could change this network namespace."""
         with contextlib.suppress(OSError):
-            for name in os.listdir(self.proc):
+            for name in os.listdir(self.proc):  # noqa: PTH208 - names are enough, and there are hundreds
                 if name.isdecimal() and self.is_one(int(name)):
                     yield int(name)
 

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from dzagent.config import Paths
 from dzagent.errors import StateError
 from dzagent.foreign.record import UNFINISHED, read_record
 from dzagent.foreign.sight import ForeignWatch
+from dzagent.state import read_intent
 
 CONDITION: Final = "ForeignDaemon"
 """The condition that is True while somebody else's turn lasts."""
@@ -37,16 +39,15 @@ class Hindrance:
 class Turns:
     """Says for each pass whether it may write. Starts no program and never waits."""
 
-    def __init__(self, lock: Path, record: Path, watch: ForeignWatch, boot: str) -> None:
-        self._lock = lock
-        self._record = record
+    def __init__(self, paths: Paths, watch: ForeignWatch, boot: str) -> None:
+        self._paths = paths
         self._watch = watch
         self._boot = boot
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[Hindrance | None]:
         """Hold the lock for a pass, if it is to be had; yield why the pass may not write, None if it may."""
-        descriptor = _open(self._lock)
+        descriptor = _open(self._paths.turn)
         try:
             yield self._hindrance(descriptor)
         finally:
@@ -69,14 +70,27 @@ class Turns:
         return Hindrance("DoublezerodRuns", message)
 
     def _unfinished(self) -> Hindrance | None:
+        """Return what an earlier migration of this boot forbids: a later boot has nothing left of it."""
         try:
-            record = read_record(self._record)
+            record = read_record(self._paths.migration)
         except StateError as error:
             return Hindrance("MigrationUnreadable", str(error))
-        if record is None or record.phase not in UNFINISHED or record.boot != self._boot:
+        if record is None or record.boot != self._boot:
             return None
-        message = f"a migration was broken off: nothing is changed; {UNFINISHED[record.phase]}"
-        return Hindrance("MigrationUnfinished", message)
+        if record.phase in UNFINISHED:
+            message = f"a migration was broken off: nothing is changed; {UNFINISHED[record.phase]}"
+            return Hindrance("MigrationUnfinished", message)
+        if record.phase == "undone" and not self._enabled():
+            message = "everything was handed back to doublezerod: nothing is changed until `dzagent enable`"
+            return Hindrance("HandedBack", message)
+        return None
+
+    def _enabled(self) -> bool:
+        try:
+            intent = read_intent(self._paths.intent)
+        except StateError:
+            return False
+        return intent is not None and intent.enabled
 
 
 def _open(path: Path) -> int | None:
