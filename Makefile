@@ -35,7 +35,7 @@ lint: venv ## ruff, mypy --strict, the import contract
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-NETNS := e2e/test_netns_kernel.py e2e/test_bgp.py
+NETNS := e2e/test_netns_kernel.py e2e/test_netns_migrate.py e2e/test_bgp.py
 e2e: venv ## the whole system on a real kernel; TESTS="-k disable" selects
 	@e2e/lab/setup net bgp
 	@$(BIN)/python -m pytest -p no:cacheprovider $(NETNS) $(TESTS) || test $$? = 5 # 5: TESTS selects none of these
