@@ -138,6 +138,8 @@ class FakeUnits:
 class Host:
     """Everything together: EdgeFiltering with two rules and three learned routes, and a multicast subscriber."""
 
+    USERS = USERS
+
     def __init__(self, root: Path, users: dict[str, UserSpec] = USERS) -> None:
         self.root = root
         self.proc = root / "proc"

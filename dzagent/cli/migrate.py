@@ -6,8 +6,9 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -22,12 +23,13 @@ from dzagent.cli.waiting import Outcome, Progress, Verdict, judge_enabled, wait
 from dzagent.config import Config
 from dzagent.foreign.sight import Eyes
 from dzagent.kernel.iproute import IpRoute
-from dzagent.kernel.run import run
+from dzagent.kernel.protocol import Kernel
+from dzagent.kernel.run import Runner, run
 from dzagent.migration.ending import Ending
 from dzagent.migration.move import Mover
 from dzagent.migration.readiness import DISABLED, NO_ENGINE, NOT_RUNNING, engine_answers, knows, not_ready
 from dzagent.migration.scene import Scene, look
-from dzagent.migration.units import Systemd
+from dzagent.migration.units import Systemd, Units
 from dzagent.policy import Policy, find_policy, load_policy
 from dzagent.share import SITE_POLICIES, places
 from dzagent.state import Intent, read_intent, write_intent
@@ -76,37 +78,39 @@ def migrate(
         raise Failure("only root may do this: sudo dzagent migrate (or: dzagent migrate --dry-run)")
     config = (ctx.find_object(Options) or Options()).config()
     policy = load_policy(find_policy(config.policy, (SITE_POLICIES, *places("policies"))))
-    tool = _Tool(config, policy, client_of(ctx), quiet=as_json)
+    eyes, units = Eyes(config.doublezerod, socket=not config.compat_socket), Systemd(run)
+    tool = Tool(
+        config, policy, client_of(ctx), eyes, Ending(eyes, units), units, IpRoute(), run, quiet=as_json
+    )
     if undo:
-        _undo(tool, dry_run=dry_run, yes=yes, as_json=as_json)
+        go_back(tool, dry_run=dry_run, yes=yes, as_json=as_json)
     else:
-        _migrate(tool, dry_run=dry_run, yes=yes, timeout=timeout, as_json=as_json)
+        take_over(tool, dry_run=dry_run, yes=yes, timeout=timeout, as_json=as_json)
 
 
 @dataclass(slots=True)
-class _Tool:
-    """What both directions use."""
+class Tool:
+    """What both directions use; every effect behind a type that tests replace."""
 
     config: Config
     policy: Policy
     client: Client
-    quiet: bool
+    eyes: Eyes
+    ending: Ending
+    units: Units
+    kernel: Kernel
+    runner: Runner
+    quiet: bool = False
+    engine: Callable[[Path], bool] = engine_answers
 
     def look(self) -> Scene:
         """Look at the host."""
-        return look(self.config, self.policy, IpRoute(), Systemd(run), self.eyes)
-
-    @property
-    def eyes(self) -> Eyes:
-        """Where doublezerod is looked for."""
-        return Eyes(self.config.doublezerod, socket=not self.config.compat_socket)
+        return look(self.config, self.policy, self.kernel, self.units, self.eyes)
 
     @property
     def mover(self) -> Mover:
         """Return what does it."""
-        units = Systemd(run)
-        ending = Ending(self.eyes, units)
-        return Mover(self.config, self.policy, IpRoute(), run, units, ending, self.say)
+        return Mover(self.config, self.policy, self.kernel, self.runner, self.units, self.ending, self.say)
 
     def say(self, line: str) -> None:
         """Tell about a step; a terminal that went away in the middle ends nothing."""
@@ -125,7 +129,8 @@ class _Tool:
 # ---- there ---------------------------------------------------------------------------------------------------
 
 
-def _migrate(tool: _Tool, *, dry_run: bool, yes: bool, timeout: float, as_json: bool) -> None:
+def take_over(tool: Tool, *, dry_run: bool, yes: bool, timeout: float, as_json: bool) -> None:
+    """Show the plan, ask, and do it. Raises Failure, BadInput, Abort, and what the mover raises."""
     scene, status = tool.look(), tool.status()
     if not scene.anything:
         _tell({"done": True, "message": NOTHING}, NOTHING, as_json=as_json)
@@ -158,7 +163,7 @@ def _migrate(tool: _Tool, *, dry_run: bool, yes: bool, timeout: float, as_json: 
     _finish(tool, document, failed, timeout, as_json=as_json)
 
 
-def _blockers(tool: _Tool, scene: Scene, status: Json) -> tuple[str, ...]:
+def _blockers(tool: Tool, scene: Scene, status: Json) -> tuple[str, ...]:
     """Collect what is in the way. Nothing of the ledger's is needed where there is nothing to take over."""
     if not status:
         return (NOT_RUNNING,)
@@ -169,7 +174,7 @@ def _blockers(tool: _Tool, scene: Scene, status: Json) -> tuple[str, ...]:
     if mine == (DISABLED,):
         return mine
     engine = tool.config.paths.engine
-    engineless = (NO_ENGINE.format(engine),) if needs and not engine_answers(engine) else ()
+    engineless = (NO_ENGINE.format(engine),) if needs and not tool.engine(engine) else ()
     return (*scene.blockers, *mine, *engineless)
 
 
@@ -186,7 +191,7 @@ def _end_early(document: Json, blockers: tuple[str, ...], *, as_json: bool) -> N
         raise Failure("nothing has been changed: " + "; ".join(blockers))
 
 
-def _finish(tool: _Tool, document: Json, failed: tuple[str, ...], timeout: float, *, as_json: bool) -> None:
+def _finish(tool: Tool, document: Json, failed: tuple[str, ...], timeout: float, *, as_json: bool) -> None:
     """Wait until dzagentd has everything, and say how it is and how to go back."""
     wanted = doc.wanted(tool.status()) is True
     if wanted:
@@ -208,7 +213,8 @@ def _finish(tool: _Tool, document: Json, failed: tuple[str, ...], timeout: float
 # ---- and back ------------------------------------------------------------------------------------------------
 
 
-def _undo(tool: _Tool, *, dry_run: bool, yes: bool, as_json: bool) -> None:
+def go_back(tool: Tool, *, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Say what it means, ask, and do it. Raises as `take_over` does."""
     if not as_json:
         sheet = paper()
         print_lines(sheet.wrap(UNDO), sheet)
@@ -228,7 +234,7 @@ def _undo(tool: _Tool, *, dry_run: bool, yes: bool, as_json: bool) -> None:
         click.echo("handed back; dzagent is disabled, and changes nothing until `dzagent enable`")
 
 
-def _disable(tool: _Tool) -> None:
+def _disable(tool: Tool) -> None:
     """Disable, and see that dzagentd has ended its sessions: two agents must not dial one device."""
     try:
         tool.client.disable()

@@ -160,7 +160,7 @@ def _routes(observed: Observed, desired: Desired, owner: Ownership, links: Itera
             twin = replace(route, protocol=owner.protocol)
             changes.append(_swap(route, twin, learned=route.protocol == LEARNED))
         else:
-            left.append(f"{describe(route)}: not one that doublezerod makes for what the ledger grants now")
+            left.append(f"{_shown(route)}: not one that doublezerod makes for what the ledger grants now")
     return _Part(tuple(changes), tuple(left))
 
 
@@ -177,7 +177,7 @@ def _peers(
 
 def _swap(old: Route, new: Route, *, learned: bool) -> Change:
     """A second route of the same key is appended behind the first one, which an exclusive add would refuse."""
-    return Change(describe(old), _route_line("append", new), _route_line("del", old), learned=learned)
+    return Change(_shown(old), _route_line("append", new), _route_line("del", old), learned=learned)
 
 
 def _route_line(verb: str, route: Route) -> str:
@@ -199,16 +199,25 @@ def _rules(observed: Observed, desired: Desired, owner: Ownership) -> _Part:
             changes.append(_swap_rule(rule, twin))
         elif rule.table in TABLES and not rule.extra:
             line = _rule_line("del", rule)
-            left.append(f"{describe(rule)}: not wanted now; if it is doublezerod's: ip {line}")
+            left.append(f"{_shown(rule)}: not wanted now; if it is doublezerod's: ip {line}")
     return _Part(tuple(changes), tuple(left))
 
 
 def _swap_rule(old: Rule, new: Rule) -> Change:
-    return Change(describe(old), _rule_line("add", new), _rule_line("del", old))
+    return Change(_shown(old), _rule_line("add", new), _rule_line("del", old))
 
 
 def _rule_line(verb: str, rule: Rule) -> str:
     return format_object(rule)[0].replace("rule add ", f"rule {verb} ", 1)
+
+
+def _shown(obj: Route | Rule) -> str:
+    """Name an object as `ip` would take it; what has no place in the grammar is told in words."""
+    return (
+        describe(obj)
+        if obj.extra or (isinstance(obj, Route) and obj.via is None)
+        else format_object(obj)[0].replace(" add ", " ", 1)
+    )
 
 
 # ---- the way back ----------------------------------------------------------------------------------------
