@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
@@ -19,12 +20,13 @@ from dzagent.migration.ending import Ending
 from dzagent.migration.move import Mover
 from dzagent.migration.scene import Scene, look
 from dzagent.migration.units import MASK, Unit
-from dzagent.model import Address, KernelObject, Link, Route, Rule
+from dzagent.model import Address, KernelObject, Link, Provide, Route, Rule
 from dzagent.policy import Policy
 from dzagent.render import Templates, render_service
 from dzagent.share import find
+from dzagent.wishes import Texts
 from tests.fake_kernel import FakeKernel
-from tests.service_fakes import CLIENT, DEVICE_IP, EDGE, SUBSCRIBER, USER, USER2, UserSpec, run, service
+from tests.service_fakes import CLIENT, DEVICE_IP, EDGE, SUBSCRIBER, USER, USER2, UserSpec, run
 
 ANY = IPv4Network("0.0.0.0/0")
 PREFIX = IPv4Network("148.51.0.0/24")
@@ -135,6 +137,15 @@ class FakeUnits:
         self.done.append(what)
 
 
+@cache
+def rendered(users: tuple[tuple[str, UserSpec], ...], policy: Policy) -> Texts:
+    """Return the texts of what a ledger with these users grants."""
+    decisions = run(dict(users))
+    templates = Templates((find("templates"),))
+    granted = [d.service for d in (decisions.unicast, decisions.multicast) if isinstance(d, Provide)]
+    return {item.name: render_service(item, policy, templates) for item in granted}
+
+
 class Host:
     """Everything together: EdgeFiltering with two rules and three learned routes, and a multicast subscriber."""
 
@@ -188,14 +199,7 @@ class Host:
 
     def render(self, users: dict[str, UserSpec]) -> None:
         """Render what the ledger grants, as a pass of dzagentd does."""
-        decisions = run(users)
-        templates = Templates((find("templates"),))
-        names = [name for name in ("unicast", "multicast") if hasattr(getattr(decisions, name), "service")]
-        texts = {
-            name: render_service(service(decisions, name), self.policy, templates)  # type: ignore[arg-type]
-            for name in names
-        }
-        DesiredStore(self.config.paths).write(texts)  # type: ignore[arg-type] # names of services
+        DesiredStore(self.config.paths).write(rendered(tuple(users.items()), self.policy))
 
     @property
     def eyes(self) -> Eyes:

@@ -310,6 +310,14 @@ def test_the_same_is_not_told(host: Host) -> None:
     assert compare(flags, {}, config, host.policy) == Findings()
 
 
+def test_a_network_that_is_only_guessed_is_a_note(host: Host) -> None:
+    config = replace(
+        host.config, network="localnet", program_id="7CTniUa88iJKUHTrCkB4TjAoG6TD7AMivhQeuqN2LPtX"
+    )
+    found = compare({}, {}, config, host.policy)
+    assert (found.blockers, len(found.notes)) == ((), 1)
+
+
 @pytest.mark.parametrize(
     ("flags", "blocked"),
     [

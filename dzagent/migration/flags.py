@@ -62,10 +62,12 @@ def compare(
     program = flags.get("program-id") or PROGRAM_IDS.get(env, "")
     blockers, notes = [], []
     if program and program != config.program_id:
-        blockers.append(
+        told = (
             f"doublezerod reads network {env or 'custom'} (program {program:.44}), dzagent reads {config.network} "
             f"(program {config.program_id}): set network in {config.file}"
         )
+        # without a flag it is a guess: a wrapper may hide them
+        (blockers if flags.keys() & {"env", "program-id"} else notes).append(told)
     pinned = flags.get("client-ip", "")
     if pinned and pinned != str(config.client_ip):
         notes.append(
