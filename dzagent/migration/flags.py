@@ -60,7 +60,8 @@ def compare(
     """Say what doublezerod was told otherwise than this agent. URLs may hold tokens: only their hosts are shown."""
     env = {"mainnet": "mainnet-beta"}.get(flags.get("env", DEFAULT_ENV), flags.get("env", DEFAULT_ENV))
     program = flags.get("program-id") or PROGRAM_IDS.get(env, "")
-    blockers, notes = [], []
+    blockers: list[str] = []
+    notes: list[str] = []
     if program and program != config.program_id:
         told = (
             f"doublezerod reads network {env or 'custom'} (program {program:.44}), dzagent reads {config.network} "
