@@ -2,56 +2,51 @@
 
 look     what a person wants, what the kernel holds, what the ledger last said
 wish     which services should exist, as rendered text          (wisher, services, render)
-plan     parse that text and compare it with the kernel         (texts, plan, guard)
-act      apply the smallest change, observe again, repeat       (kernel)
+plan     parse that text and compare it with the kernel         (texts, planner, plan, guard)
+act      apply the smallest change, observe again, repeat       (actor, kernel)
 tell     publish status and plan, if they changed               (report)
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, IPv4Network
-from typing import Protocol, TypeAlias
+from ipaddress import IPv4Network
+from typing import Protocol
 
+from dzagent.actor import Acted, Actor, Round
 from dzagent.age import DataAge, is_stale
-from dzagent.audit import audit_line, causes
-from dzagent.backoff import Backoff
-from dzagent.bgp.joining import Joiner, Learned, capturing
+from dzagent.audit import causes
+from dzagent.bgp.joining import Joiner, Learned
 from dzagent.bgp.speaker import BgpView, Changes
 from dzagent.config import Config
 from dzagent.desired import DesiredStore
-from dzagent.doubt import spare, textless
+from dzagent.doubt import textless
 from dzagent.errors import DzagentError, ObservationError
 from dzagent.feed import LedgerView
 from dzagent.foreign.firststart import TakenOver
 from dzagent.foreign.turns import Hindrance
-from dzagent.guard import Held, check, own_addresses, withhold
+from dzagent.guard import Held, own_addresses, withhold
 from dzagent.hostfacts import Facts, HostProbe
 from dzagent.intent import IntentReader, IntentView
 from dzagent.judge import PassReport
-from dzagent.kernel.execute import execute
 from dzagent.kernel.protocol import Kernel
 from dzagent.model import (
     SERVICE_NAMES,
     Desired,
     Interest,
     Observed,
-    Outcome,
     Plan,
     Problem,
-    Protected,
-    Result,
     Route,
     ServiceName,
-    Step,
 )
-from dzagent.plan import Ownership, make_plan
+from dzagent.plan import Ownership
+from dzagent.planner import Planner, Setting
 from dzagent.policy import Policy
-from dzagent.protect import SSH_LOCAL, SSH_PEER, without
+from dzagent.protect import SSH_PEER
 from dzagent.render import Templates
 from dzagent.report import Reporter
 from dzagent.texts import RenderedTexts
@@ -61,12 +56,6 @@ from dzagent.wishes import Wishes
 
 log = logging.getLogger(__name__)
 audit = logging.getLogger("dzagent.audit")
-
-MAX_ROUNDS = 3
-"""Rounds of apply and verify in one pass: an address change drops routes, which the next round puts back."""
-
-MAX_AUDITED = 200
-"""Changes of one phase that are logged one by one; a peer can announce thousands of routes at once."""
 
 MAX_EXACT = 512
 """Keys of static routes whose holder is read in every pass; more than the ledger's groups ever are."""
@@ -128,42 +117,12 @@ class Parts:
 
 
 @dataclass(frozen=True, slots=True)
-class _Setting:
-    """What a plan is made in.
-
-    protected: destinations that must stay reachable, except `own`, our DoubleZero addresses. installed: prefixes
-    that our rules route already. textless: services that must not be taken down, because no text says how they
-    should look. causes: for the audit log.
-    """
-
-    protected: Protected
-    own: tuple[IPv4Address, ...]
-    installed: frozenset[IPv4Network]
-    textless: frozenset[ServiceName]
-    causes: Mapping[ServiceName, str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Acted:
-    """What came of a plan: the plan that is left, what was held back, how each step ended, what still fails."""
-
-    plan: Plan
-    held: tuple[Held, ...]
-    outcomes: tuple[Outcome, ...]
-    failing: tuple[Outcome, ...]
-    observed: Observed
-
-
-@dataclass(frozen=True, slots=True)
 class _Ground:
     """What the last pass left behind, for changes of learned routes that come before the next one."""
 
     desired: Desired
     observed: Observed
-    setting: _Setting
-
-
-_Inputs: TypeAlias = tuple[Desired, Observed, int, tuple[str, ...], _Setting]
+    setting: Setting
 
 
 class Reconciler:
@@ -178,14 +137,14 @@ class Reconciler:
             links={links.unicast: "dzagent:unicast", links.multicast: "dzagent:multicast"},
         )
         self._interest = Interest(parts.policy.protocol, (links.unicast, links.multicast))
-        self._backoff = Backoff()
         self._wisher = Wisher(parts.policy, parts.templates, self._links)
         self._texts = RenderedTexts(parts.store, self._owner)
         self._joiner = Joiner()
         self._learned: tuple[int, Learned] = (0, {})
         self._unknown_peers: tuple[str, ...] = ()
         self._ground: _Ground | None = None
-        self._planned: tuple[_Inputs, tuple[Plan, tuple[Held, ...]]] | None = None
+        self._planner = Planner(self._owner, parts.policy, self._links, self._joiner)
+        self._actor = Actor(parts.kernel, parts.reporter, self._links, parts.now)
         self._passed_at = 0.0
         self._hindrance: Hindrance | None = None
 
@@ -293,7 +252,7 @@ class Reconciler:
             self._unknown_peers = tuple(self._links[name] for name in sorted(bgp.want(wishes, mine)))
         self._learned = bgp.learned()
 
-    def _remember(self, desired: Desired, setting: _Setting, acted: _Acted, intent: IntentView) -> None:
+    def _remember(self, desired: Desired, setting: Setting, acted: Acted, intent: IntentView) -> None:
         """Keep what changes of learned routes can be planned from, unless something else is left to do first."""
         self._joiner.forget_contested(acted.plan)
         self._joiner.contest(acted.outcomes)
@@ -305,7 +264,7 @@ class Reconciler:
         if acts and intent.enabled is not None and not acted.plan.steps:
             self._ground = _Ground(desired, acted.observed, setting)
 
-    def _route_problems(self, setting: _Setting) -> tuple[Problem, ...]:
+    def _route_problems(self, setting: Setting) -> tuple[Problem, ...]:
         """Return what a person should know about learned routes: such as that they lead to an SSH peer."""
         installed = self._joiner.installed
         return (
@@ -329,12 +288,11 @@ class Reconciler:
         if changes is None:
             return False
         quick = self._joiner.quick(ground.desired, ground.observed, changes.routes)
-        plan, _ = self._check(quick.plan, ground.setting)
+        plan, _ = self._planner.check(quick.plan, ground.setting)
         self._learned = (changes.version, {})
         if not plan.steps:
             return True
-        outcomes = execute(self._parts.kernel, plan)
-        self._note(outcomes, ground.setting)
+        outcomes = self._actor.run(plan, ground.setting.causes)
         self._joiner.contest(outcomes)
         sound = self._joiner.done(quick, outcomes)
         self._tell_installed(bgp)
@@ -357,10 +315,10 @@ class Reconciler:
         self._interest = replace(self._interest, exact=keys)
         return self._parts.kernel.observe(self._interest)
 
-    def _setting(self, wishes: Wishes, facts: Facts, view: LedgerView, desired: Desired) -> _Setting:
+    def _setting(self, wishes: Wishes, facts: Facts, view: LedgerView, desired: Desired) -> Setting:
         """Collect what limits the plan of this pass, and what its changes are due to."""
         slot = view.snapshot.slot if view.snapshot is not None else 0
-        return _Setting(
+        return Setting(
             protected=facts.protected,
             own=own_addresses(desired),
             installed=facts.installed,
@@ -368,63 +326,17 @@ class Reconciler:
             causes=causes(wishes, slot),
         )
 
-    def _act(self, desired: Desired, observed: Observed, setting: _Setting, intent: IntentView) -> _Acted:
-        outcomes: tuple[Outcome, ...] = ()
-        plan, held = self._plan(desired, observed, setting)
-        may_act = self._may_act(plan, intent)
-        for _ in range(MAX_ROUNDS):
-            due = self._due(plan)
-            if not may_act or not due.steps:
-                break
-            ended = execute(self._parts.kernel, due, self._resting(plan, due))
-            outcomes += ended
-            self._note(ended, setting)
-            if all(outcome.result is Result.BLOCKED for outcome in ended):
-                break  # nothing was tried
-            observed = self._parts.kernel.observe(self._interest)
-            plan, held = self._plan(desired, observed, setting)
-            if not any(outcome.result in {Result.DONE, Result.GONE, Result.RACED} for outcome in ended):
-                break
-        if may_act:
-            self._backoff.forget_except(plan.steps)
-        return _Acted(plan, held, outcomes, self._backoff.standing(plan.steps), observed)
+    def _act(self, desired: Desired, observed: Observed, setting: Setting, intent: IntentView) -> Acted:
+        def replan(seen: Observed) -> tuple[Plan, tuple[Held, ...]]:
+            return self._planner.plan(desired, seen, self._learned, self._unknown_peers, setting)
 
-    @staticmethod
-    def _resting(plan: Plan, due: Plan) -> tuple[Step, ...]:
-        """Return the steps of the plan that are not due."""
-        if len(due.steps) == len(plan.steps):
-            return ()
-        tried = set(due.steps)
-        return tuple(step for step in plan.steps if step not in tried)
+        def look() -> Observed:
+            return self._parts.kernel.observe(self._interest)
 
-    def _plan(self, desired: Desired, observed: Observed, setting: _Setting) -> tuple[Plan, tuple[Held, ...]]:
-        """Plan, unless everything is as it was when the last plan was made."""
-        version, learned = self._learned
-        inputs = (desired, observed, version, self._unknown_peers, setting)
-        if self._planned is None or self._planned[0] != inputs:
-            gone = self._now_capturing(learned, setting)
-            kept = {
-                n: {p: r for p, r in routes.items() if (n, p) not in gone} for n, routes in learned.items()
-            }
-            joined = self._joiner.join(
-                desired, observed, (version, gone), kept if gone else learned, self._unknown_peers
-            )
-            plan = make_plan(joined.desired, joined.observed, self._owner)
-            plan = spare(plan, setting.textless, self._links)
-            self._planned = (inputs, self._check(plan, setting))
-        return self._planned[1]
-
-    def _now_capturing(self, learned: Learned, setting: _Setting) -> frozenset[tuple[ServiceName, str]]:
-        """Return installed routes that lead to what has become protected since: such as a new RPC address.
-
-        An SSH session does not count: it never removes an installed route.
-        """
-        hard = without(setting.protected, SSH_PEER, SSH_LOCAL).addresses.keys() - set(setting.own)
-        return capturing(learned, hard) & self._joiner.installed.keys()
-
-    def _check(self, plan: Plan, setting: _Setting) -> tuple[Plan, tuple[Held, ...]]:
-        warn = self._parts.policy.bgp.ssh_peer == "warn"
-        return check(plan, setting.protected, setting.own, setting.installed, ssh_hosts=warn)
+        plan, held = replan(observed)
+        if not self._may_act(plan, intent):
+            return self._actor.stand(plan, held, observed)
+        return self._actor.act(plan, held, observed, Round(look, replan, setting.causes))
 
     def _may_act(self, plan: Plan, intent: IntentView) -> bool:
         """Automatic mode acts, unless nobody knows what is wanted; manual mode acts on the plan asked for.
@@ -437,26 +349,6 @@ class Reconciler:
         if mode == "auto":
             return True
         return self._parts.reporter.take_request(plan)
-
-    def _due(self, plan: Plan) -> Plan:
-        """Return the plan without the steps that failed lately and are not due again."""
-        now = self._parts.now()
-        phases = (tuple(s for s in phase if self._backoff.ready(s, now)) for phase in plan.phases)
-        return replace(plan, phases=tuple(phase for phase in phases if phase))
-
-    def _note(self, outcomes: tuple[Outcome, ...], setting: _Setting) -> None:
-        """Remember and log what was tried; what was not is in the plan that is left."""
-        now = self._parts.now()
-        outcomes = tuple(outcome for outcome in outcomes if outcome.result is not Result.BLOCKED)
-        for outcome in outcomes:
-            self._backoff.record(outcome, now)
-        for outcome in outcomes[:MAX_AUDITED]:
-            level = logging.INFO if outcome.result in {Result.DONE, Result.GONE} else logging.WARNING
-            audit.log(level, "%s", audit_line(outcome, setting.causes, self._links))
-        rest = Counter((o.step.action.value, o.result.value) for o in outcomes[MAX_AUDITED:])
-        for (action, result), count in rest.items():
-            audit.info("and %s %d more of the same batch: %s", action, count, result)
-        self._parts.reporter.events(outcomes[-MAX_AUDITED:])
 
 
 def _services_up(observed: Observed, owner: Ownership) -> frozenset[ServiceName]:
