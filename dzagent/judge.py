@@ -286,7 +286,7 @@ def _in_sync(report: PassReport, mode: str) -> Judgement:
             "InSync",
             "False",
             report.hindrance.code,
-            f"{_count(steps)} waiting: {report.hindrance.message}",
+            f"{_count(steps)} waiting for our turn",
         )
     if mode != "auto":
         hint = f"dzagent apply {report.plan.id}" if mode == "manual" else "observe mode never writes"

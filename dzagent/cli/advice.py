@@ -17,7 +17,6 @@ _BY_CONDITION = {
     "InSync": "`dzagent plan` shows the steps that are left",
     "Conflict": "`dzagent plan` names the owner; remove or rename that object",
     "Held": "`dzagent plan` shows what is withheld and why",
-    "ForeignDaemon": "`dzagent migrate` takes over from doublezerod without losing its tunnel",
     "StateMigrated": "say what you want: `dzagent enable` or `dzagent disable`",
     "Contested": "find out what else changes these objects: `dzagent events`",
 }

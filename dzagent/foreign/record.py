@@ -59,7 +59,12 @@ def read_record(path: Path) -> Record | None:
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write it durably: it must be there before what it tells about happens. Raises StateError."""
+    """Write it durably: it must be there before what it tells about happens. Raises StateError.
+
+    Root writes it into a directory that may be another user's: through no symlink of theirs.
+    """
+    if path.parent.is_symlink():
+        raise StateError(f"{path.parent} is a symlink: remove it")
     write_json(path, asdict(record), durable=True)
 
 

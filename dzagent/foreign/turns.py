@@ -142,3 +142,16 @@ def alone(
         yield
     finally:
         os.close(descriptor)
+
+
+def _made(path: Path) -> int:
+    """Open the lock; a new one is for the reconciler too, which may be another user: the owner of the directory."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return os.open(path, flags)
+    with contextlib.suppress(OSError):
+        owner = path.parent.stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    return descriptor
