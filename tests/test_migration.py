@@ -151,6 +151,15 @@ def test_a_tunnel_that_has_moved_on_the_ledger_is_changed_in_place_afterwards(ho
     assert host.look().adoption.then == ("link doublezero0 differs: remote 192.0.2.9 -> 192.0.2.1",)
 
 
+def test_an_address_that_is_not_as_it_should_be_is_told(host: Host) -> None:
+    """Releases before 0.8.10 gave the /31 a global scope: changing it takes the routes along for a moment."""
+    assert host.look().adoption.then == ()
+    host.kernel.addresses[0] = replace(host.kernel.addresses[0], scope="global")
+    (told,) = host.look().adoption.then
+    assert "169.254.0.5/31" in told
+    assert "for that moment" in told
+
+
 def test_what_was_not_shown_is_not_taken_over(host: Host) -> None:
     scene = host.look()
     late = Rule(100, ANY, IPv4Network("148.51.0.0/24"), 100, 2)

@@ -215,6 +215,7 @@ def _finish(tool: Tool, document: Json, failed: tuple[str, ...], timeout: float,
 
 def go_back(tool: Tool, *, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Say what it means, ask, and do it. Raises as `take_over` does."""
+    tool.mover.last()
     if not as_json:
         sheet = paper()
         print_lines(sheet.wrap(UNDO), sheet)

@@ -108,13 +108,8 @@ def _links(observed: Observed, desired: Desired, owner: Ownership) -> _Part:
         usable.add(seen.name)
         if seen.alias != alias:
             changes.append(Change(_name(seen), f"link set dev {seen.name} alias {alias}"))
-        if seen.tunnel is not None and seen.name in wanted:
-            marked = replace(seen.tunnel, alias=alias)
-            then += (
-                [f"link {seen.name} {difference(marked, wanted[seen.name])}"]
-                if marked != wanted[seen.name]
-                else []
-            )
+        then += _other_than(seen, wanted.get(seen.name), alias)
+    then += _addresses(observed, desired, usable)
     return _Part(tuple(changes), (), tuple(then), tuple(blockers), frozenset(usable))
 
 
@@ -133,6 +128,25 @@ def _not_adoptable(seen: SeenLink, wanted: Link | None, alias: str) -> str | Non
     if wanted is None and seen.alias != alias:
         return f"link {seen.name} is there, but the ledger grants no service for it: see `dzagent status`"
     return None
+
+
+def _other_than(seen: SeenLink, wanted: Link | None, alias: str) -> list[str]:
+    """Say what the next pass changes of a link; nothing where it is as it should be."""
+    if seen.tunnel is None or wanted is None:
+        return []
+    marked = replace(seen.tunnel, alias=alias)
+    return [] if marked == wanted else [f"link {seen.name} {difference(marked, wanted)}"]
+
+
+def _addresses(observed: Observed, desired: Desired, links: Iterable[str]) -> list[str]:
+    """Say which addresses are not as they should be: what leans on one goes with it, and comes back with the next."""
+    wanted = {obj for obj in desired.objects if isinstance(obj, Address)}
+    held = frozenset(links)
+    odd = [address for address in observed.addresses if address.dev in held and address not in wanted]
+    return [
+        f"{describe(address)}: not as it should be, and set right; routes that need it are gone for that moment"
+        for address in odd
+    ]
 
 
 def _name(seen: SeenLink) -> str:

@@ -64,7 +64,7 @@ class Mover:
 
         disable: says `dzagent disable`, and returns once dzagentd has let its sessions go. Raises as `migrate` does.
         """
-        record = self._last()
+        record = self.last()
         with alone(self.config.paths.turn, sleep=self.sleep):
             self._write(replace(record.now("undoing"), boot=self.boot()))
             owner = owner_of(self.config, self.policy)
@@ -82,6 +82,13 @@ class Mover:
         self._write(replace(record.now("undone"), boot=self.boot()))
         send_wake(self.config.paths.wake, "undone")
         return tuple(f"{item.change.what}: {item.message}" for item in failed)
+
+    def last(self) -> Record:
+        """Return the migration that could be undone. Raises MigrationError if there is none, StateError."""
+        record = read_record(self.config.paths.migration)
+        if record is None or record.phase == "undone":
+            raise MigrationError("there is no migration to undo: nothing was taken over from doublezerod")
+        return record
 
     # ---- steps -----------------------------------------------------------------------------------------------
 
@@ -137,21 +144,20 @@ class Mover:
         self.say(f"took over {len(changes) - len(failed)} objects, {now.learned} of them learned routes")
         return (*failed, *new)
 
-    def _last(self) -> Record:
-        record = read_record(self.config.paths.migration)
-        if record is None or record.phase == "undone":
-            raise MigrationError("there is no migration to undo: nothing was taken over from doublezerod")
-        return record
-
     def _release(self, record: Record) -> None:
         if not record.stopped:
-            self.say("nothing kept doublezerod from starting: start it as you did before")
+            self.say(f"start doublezerod as you did before{self._stale_socket()}")
             return
         self.units.release(record.unit, record.stopped)
         self.say(f"{record.unit} can start again")
         if record.active:
             self.units.start(record.unit)
             self.say(f"started {record.unit}")
+
+    def _stale_socket(self) -> str:
+        """It does not start where its old socket is; a file of its own is not ours to remove."""
+        socket = self.config.doublezerod.socket
+        return f"; first remove its old socket: rm {socket}" if socket.is_socket() else ""
 
     def _write(self, record: Record) -> None:
         write_record(self.config.paths.migration, record)
