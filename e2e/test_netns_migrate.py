@@ -122,7 +122,8 @@ def test_a_tunnel_with_many_routes_moves_and_loses_nothing(ibrl: Move, tmp_path:
     print(said)
     assert "done" in said
     assert (ibrl.count(186), ibrl.count(210)) == (0, MANY)
-    lab.up()
+    up = lab.until("the session is up", lambda: lab.session().get("status") == "BGP Session Up", 20)
+    print(f"the session is up {up:.1f} s later")
     lab.until("ready", lambda: lab.condition("Ready") == ("True", "Provisioned"))
     lab.until("every route confirmed", lambda: lab.document("routes.json") and ibrl.count(210) == MANY)
     answered = len(far.answered)

@@ -515,6 +515,16 @@ def test_a_session_that_is_there_stays_and_routes_wait_for_our_turn(world: World
     assert world.learned == set(rib(2, 3))
 
 
+def test_what_was_seen_while_somebody_else_wrote_is_not_built_upon(world: World) -> None:
+    world.up(1, 2)
+    hinder(world, RUNS)
+    world.run()
+    hinder(world, None)
+    world.engine.announce(rib(2))
+    world.look()
+    assert not world.loop.run_changes(), "the kernel has to be read first"
+
+
 def test_a_disabled_agent_ends_its_session_even_so(world: World) -> None:
     world.up(1)
     hinder(world, RUNS)

@@ -10,7 +10,15 @@ import pytest
 
 from dzagent.errors import StateError
 from dzagent.intent import IntentReader
-from dzagent.state import Intent, read_apply_request, read_intent, request_apply, send_wake, write_intent
+from dzagent.state import (
+    Intent,
+    read_apply_request,
+    read_intent,
+    request_apply,
+    send_wake,
+    write_first_intent,
+    write_intent,
+)
 
 
 @pytest.fixture
@@ -123,3 +131,12 @@ def test_a_reader_that_never_read_anything_does_not_guess(path: Path) -> None:
     path.parent.mkdir()
     path.write_text("{")
     assert IntentReader(path).read().enabled is None
+
+
+def test_a_first_intent_never_replaces_one(path: Path) -> None:
+    assert write_first_intent(path, Intent(True))
+    assert not write_first_intent(path, Intent(False))
+    assert read_intent(path) == Intent(True)
+    path.write_text("{")
+    assert not write_first_intent(path, Intent(False))
+    assert path.read_text() == "{"
