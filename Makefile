@@ -6,7 +6,7 @@ STAMP := .venv/.stamp
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint e2e bench lock clean
+.PHONY: help venv demo test lint e2e bench deb lock clean
 
 help: ## show this
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' Makefile | expand -t 8
@@ -35,7 +35,7 @@ lint: venv ## ruff, mypy --strict, the import contract
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-NETNS := e2e/test_netns_kernel.py e2e/test_netns_migrate.py e2e/test_bgp.py
+NETNS := e2e/test_netns_kernel.py e2e/test_netns_migrate.py e2e/test_bgp.py e2e/test_netns_own.py
 e2e: venv ## the whole system on a real kernel; TESTS="-k disable" selects
 	@e2e/lab/setup net bgp
 	@$(BIN)/python -m pytest -p no:cacheprovider $(NETNS) $(TESTS) || test $$? = 5 # 5: TESTS selects none of these
@@ -45,6 +45,10 @@ e2e: venv ## the whole system on a real kernel; TESTS="-k disable" selects
 bench: venv ## tables of costs, with ratios; never part of a verdict; BENCH=passes selects one
 	@set -e; for file in benchmarks/$(or $(BENCH),[a-z]*).py; do \
 		echo "== $$file"; $(BIN)/python -m benchmarks.$$(basename "$$file" .py); done
+
+deb: ## Debian packages for amd64 and arm64 in dist/; ARCH=amd64 builds one, VERSION=0.2.0 another version
+	@e2e/lab/setup deb
+	@packaging/deb $(if $(VERSION),--version $(VERSION)) $(ARCH)
 
 lock: ## regenerate the locked requirements (needs uv)
 	packaging/lock

@@ -24,7 +24,7 @@ from dzagent.intent import IntentReader
 from dzagent.kernel.iproute import IpRoute
 from dzagent.kernel.run import Completed, run
 from dzagent.plan import Ownership, interest, make_plan
-from dzagent.policy import Policy
+from dzagent.policy import Contested, Policy
 from dzagent.reconcile import Parts, Reconciler
 from dzagent.render import Templates, parse_texts, render_service
 from dzagent.report import Reporter
@@ -96,7 +96,7 @@ def measure(net: Namespace, label: str, spec: UserSpec, prefixes: Sequence[str],
         loop = Reconciler(
             Parts(
                 config=config,
-                policy=Policy(),
+                policy=Policy(contested=Contested(after=1_000_000)),  # the repairs below are no fight
                 kernel=kernel,
                 feed=Feed(LedgerView(picture, frozenset({CLIENT}))),
                 store=DesiredStore(config.paths),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from dzagent.grammar import mark
 from dzagent.model import KernelObject, Link, Rule, ServiceName, Step
 
 
@@ -11,6 +12,8 @@ def service_of(obj: KernelObject, links: Mapping[ServiceName, str]) -> ServiceNa
     """Return the service of an object, None if it is none of ours; `links` are our links by service."""
     if isinstance(obj, Rule):
         return "unicast"  # only EdgeFiltering has rules
+    if isinstance(obj, Link) and obj.name not in links.values():  # one of ours that somebody renamed
+        return next((name for name in links if obj.alias == mark(name)), None)
     dev = obj.name if isinstance(obj, Link) else obj.dev
     return next((name for name, link in links.items() if link == dev), None)
 

@@ -122,6 +122,11 @@ class Paths:
         return self.agent / "events.json"
 
     @property
+    def journal(self) -> Path:
+        """What the reconciler has begun in the kernel, and which objects it made."""
+        return self.agent / "journal"
+
+    @property
     def ledger(self) -> Path:
         """What the last poll of the ledger said."""
         return self.agent / "ledger.json"

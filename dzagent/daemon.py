@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -30,14 +30,21 @@ from dzagent.foreign.sight import Eyes, ForeignWatch
 from dzagent.foreign.turns import Turns
 from dzagent.hostfacts import HostProbe
 from dzagent.intent import IntentReader
+from dzagent.journal import Journal, here
 from dzagent.kernel.iproute import IpRoute
+from dzagent.kernel.run import Completed, Runner, run
 from dzagent.ledgerside import LedgerSide
+from dzagent.maintain import check_files, remove_all
+from dzagent.marks import ownership, write_marks
+from dzagent.notify import Pulse, pulse_of
 from dzagent.outside import Outside
+from dzagent.ownership import Ownership
 from dzagent.policy import find_policy, load_policy
 from dzagent.reconcile import Parts, Reconciler
 from dzagent.render import Templates
 from dzagent.report import Reporter
 from dzagent.share import SITE_POLICIES, places
+from dzagent.suspects import running_managers
 from dzagent.wake import Wake, WakeSocket
 
 log = logging.getLogger(__name__)
@@ -52,14 +59,16 @@ LOCK_SECONDS, LOCK_STEP = 1.0, 0.05
 class Daemon:
     """The running agent: one loop, one thread that polls the ledger, one that watches BGP, one wake socket."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, pulse: Pulse | None = None) -> None:
         self._config = config
+        self._pulse = pulse or Pulse()
         self._stopping = threading.Event()
         self.wake = Wake()
         policy_file = find_policy(config.policy, (SITE_POLICIES, *places("policies")))
         policy = load_policy(policy_file)
         templates = Templates([config.templates, *places("templates")])
-        kernel = IpRoute()
+        self._marks = ownership(config, policy)
+        kernel = IpRoute(beating(run, self._pulse.beat))
         self._probe = HostProbe(
             config, policy, kernel, clock=time.monotonic, outside=_outside(config, self.wake)
         )
@@ -96,6 +105,10 @@ class Daemon:
                 bgp=self._bgp,
                 turn=turns.turn,
                 taken_over=take_over(config.paths, config.doublezerod, time.time),
+                pulse=self._pulse,
+                journal=Journal(config.paths.journal, here()),
+                managers=running_managers,
+                around=kernel,
             )
         )
 
@@ -103,6 +116,7 @@ class Daemon:
         """Run until SIGTERM or SIGINT. Tunnels, routes and rules stay: stop is not disable."""
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
+        _record(self._config, self._marks)
         self._socket.start()
         self._ledger.start()
         self._bgp.start()
@@ -112,6 +126,7 @@ class Daemon:
         try:
             self._reconciler.run(self.wake, self._stopping.is_set)
         finally:
+            self._pulse.stopping()
             self._bgp.stop()
             self._ledger.stop()
             self._socket.stop()
@@ -120,6 +135,26 @@ class Daemon:
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping.set()
         self.wake.set("stop")
+
+
+def beating(runner: Runner, beat: Callable[[], None]) -> Runner:
+    """Return a runner that beats after every program: a pass of many steps is slow, and alive."""
+
+    def run_and_beat(program: str, args: Sequence[str], stdin: str = "") -> Completed:
+        try:
+            return runner(program, args, stdin)
+        finally:
+            beat()
+
+    return run_and_beat
+
+
+def _record(config: Config, owner: Ownership) -> None:
+    """Keep the marks for a teardown whose configuration is another; without it the configuration has to do."""
+    try:
+        write_marks(config, owner)
+    except StateError as error:
+        log.warning("%s", error)
 
 
 def _outside(config: Config, wake: Wake) -> Outside | None:
@@ -156,14 +191,29 @@ def take_lock(
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="Configuration file.")
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Configuration; without it /etc/dzagent/config.yaml, or the defaults if that does not exist.",
+)
+@click.option("--check", is_flag=True, help="Only say whether configuration and policy can be used.")
+@click.option("--teardown", is_flag=True, help="Take down everything of ours, stay disabled, and end.")
 @click.version_option(__version__, prog_name="dzagentd")
-def main(config_file: Path | None) -> None:
+def main(config_file: Path | None, check: bool, teardown: bool) -> None:
     """Keep this host's DoubleZero tunnels equal to what the ledger says.
 
     Runs in the foreground and logs to standard error. Needs CAP_NET_ADMIN. SIGTERM ends it and leaves the
     tunnels as they are; `dzagent disable` takes them down.
+
+    --teardown needs neither a ledger nor a usable configuration; no other dzagentd may run.
     """
+    policies = (SITE_POLICIES, *places("policies"))
+    if check:
+        sys.exit(check_files(config_file, policies))
+    if teardown:
+        sys.exit(remove_all(config_file, policies, kernel=IpRoute(), lock=take_lock))
     try:
         config = load_config(config_file or DEFAULT_CONFIG, required=config_file is not None)
         logging.basicConfig(
@@ -173,7 +223,7 @@ def main(config_file: Path | None) -> None:
             logging.getLogger(chatty).setLevel(logging.WARNING)
         lock = take_lock(config.paths.lock)
         gc.set_threshold(*GC_THRESHOLD)
-        Daemon(config).run()
+        Daemon(config, pulse_of(os.environ, os.getpid())).run()
         os.close(lock)
     except DzagentError as error:
         click.echo(f"dzagentd: {error}", err=True)

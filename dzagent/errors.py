@@ -24,6 +24,7 @@ DzagentError
 │   ├── EngineSilent      it listens and does not answer in time
 │   └── EngineRefused     it understood the command and refused it
 ├── KernelError           ip or nft failed
+│   ├── KernelTimeout     it had to be killed: what it did is not known
 │   └── ObservationError  what the kernel holds could not be read: never "empty"
 ├── StateError            a file of our own cannot be read or written
 └── MigrationError        the move from doublezerod, or the way back, cannot go on
@@ -142,6 +143,10 @@ class EngineRefused(EngineError):
 
 class KernelError(DzagentError):
     """A kernel tool failed."""
+
+
+class KernelTimeout(KernelError):
+    """A kernel tool did not end in time and was killed: what of its work was done is not known."""
 
 
 class ObservationError(KernelError):

@@ -32,6 +32,7 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = 
         temp = Path(name)
         with os.fdopen(fd, "wb") as out:
             os.fchmod(out.fileno(), mode)
+            _give_to_owner(out.fileno(), path.parent)
             out.write(data)
             out.flush()
             _make_newer(out.fileno(), path)
@@ -47,6 +48,15 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = 
         raise
     if durable:
         _sync_directory(path.parent)
+
+
+def _give_to_owner(fd: int, directory: Path) -> None:
+    """What root makes belongs to whom the directory belongs to: the service must be able to go on with it."""
+    if os.geteuid() != 0:
+        return
+    with contextlib.suppress(OSError):  # a file system without owners, a root without that right
+        status = directory.stat()
+        os.fchown(fd, status.st_uid, status.st_gid)
 
 
 def _make_newer(fd: int, old: Path) -> None:
@@ -130,6 +140,7 @@ def locked(path: Path) -> Iterator[None]:
     except OSError as error:
         raise StateError(f"{path} cannot be opened ({error.strerror})") from error
     try:
+        _give_to_owner(fd, path.parent)
         _lock(fd, path)
         yield
     finally:

@@ -11,6 +11,7 @@ from dzagent.belongs import service_of_step
 from dzagent.bgp.session import UP, SessionView
 from dzagent.bgp.speaker import BgpView
 from dzagent.conditions import Status
+from dzagent.contested import Fight
 from dzagent.errors import EngineGone
 from dzagent.feed import LedgerView
 from dzagent.foreign.firststart import TakenOver
@@ -30,15 +31,19 @@ from dzagent.model import (
     Result,
     ServiceName,
 )
+from dzagent.neighbours import SHARED
 from dzagent.status import ServiceView, describe, overlay_of, view_kept, view_service
 from dzagent.wishes import Wishes
 
-FAILED = frozenset({Result.TRANSIENT, Result.PERMANENT, Result.BLOCKED})
+FAILED = frozenset({Result.TRANSIENT, Result.PERMANENT, Result.BLOCKED, Result.CONTESTED})
 """Results that leave something undone."""
 
 
 _REMARKS = frozenset({"ExcludeList", "ZebraAdopts"})
 """Problems of BGP that leave its sessions as they are."""
+
+MAX_NAMED = 5
+"""Objects that a condition names one by one."""
 
 NO_ENGINE = "EngineAbsent"
 _NO_ENGINE_TEXT = "no BGP engine has ever run on this host: tunnels are set up, but carry no learned routes; start dzagent-bird"
@@ -48,7 +53,9 @@ _NO_ENGINE_TEXT = "no BGP engine has ever run on this host: tunnels are set up, 
 class PassReport:
     """Everything one pass looked at and did.
 
-    plan: what is left to do after it. failing: how those steps of it ended that failed, now or earlier.
+    plan: what is left to do after it. failing: how those steps of it ended that failed, now or earlier. fights: what
+    somebody else keeps undoing. suspects: who may do so. journal_problem: why the journal cannot be written. ours: links
+    of ours in the kernel.
     """
 
     intent: IntentView
@@ -68,6 +75,10 @@ class PassReport:
     age: DataAge = field(default_factory=DataAge)
     hindrance: Hindrance | None = None
     taken_over: TakenOver = field(default_factory=TakenOver)
+    fights: tuple[Fight, ...] = ()
+    suspects: tuple[str, ...] = ()
+    journal_problem: str | None = None
+    ours: frozenset[str] = frozenset()
 
 
 def view(name: ServiceName, report: PassReport) -> ServiceView | None:
@@ -123,11 +134,14 @@ def complaints(report: PassReport) -> list[str]:
     found += [
         f"Conflict: {describe(c.wanted.obj)} is held by {c.owner}. {c.advice}" for c in report.plan.conflicts
     ]
+    found += [f"Contested: {fight_text(fight, report.suspects)}" for fight in report.fights]
     found += [f"Held: {describe(item.step.target)}: {item.reason}" for item in report.held]
     if report.render_problem:
         found.append(f"Rendered: {report.render_problem}")
     if report.hindrance is not None:
         found.append(f"{FOREIGN}: {report.hindrance.message}")
+    if report.journal_problem:
+        found.append(f"Journaled: {report.journal_problem}")
     if report.intent.message and not report.intent.readable:
         found.append(f"Intent: {report.intent.message}")
     if isinstance(report.facts.identity, Problem):
@@ -159,7 +173,6 @@ def judge(report: PassReport, services: Sequence[ServiceView], mode: str) -> lis
     known = not isinstance(identity, Problem)
     sync, session = _in_sync(report, mode), session_up(report)
     held = "; ".join(f"{describe(item.step.target)}: {item.reason}" for item in report.held[:5])
-    conflicts = "; ".join(f"{describe(c.wanted.obj)} is held by {c.owner}" for c in report.plan.conflicts[:5])
     return [
         (
             "IntentReadable",
@@ -180,9 +193,16 @@ def judge(report: PassReport, services: Sequence[ServiceView], mode: str) -> lis
             "Failed" if report.render_problem else "Written",
             report.render_problem or f"generation {report.generation}",
         ),
+        (
+            "Journaled",
+            "False" if report.journal_problem else "True",
+            "Failed" if report.journal_problem else "Written",
+            report.journal_problem or "what is begun and made is written down",
+        ),
         sync,
         session,
-        ("Conflict", *_flag(bool(conflicts), "ForeignObject", conflicts, "nobody else holds what we need")),
+        ("Conflict", *_conflict(report)),
+        ("Contested", *_flag(bool(report.fights), "Undone", _fights(report), "nobody undoes our repairs")),
         ("Held", *_flag(bool(held), "WouldCapture", held, "nothing is withheld")),
         (FOREIGN, *_foreign(report.hindrance)),
         ("StateMigrated", *_taken_over(report)),
@@ -202,6 +222,32 @@ def _taken_over(report: PassReport) -> tuple[Status, str, str]:
     if taken.corrupt and not report.intent.silent:
         return "Unknown", "NotNeeded", "what is wanted has been said to dzagent itself"
     return taken.status, taken.reason, taken.message
+
+
+def fight_text(fight: Fight, suspects: Sequence[str]) -> str:
+    """Name an object that somebody keeps undoing, and who that may be. The same as long as the fight is the same."""
+    who = "; ".join(filter(None, (fight.rival, *suspects)))
+    what = f"somebody keeps undoing {describe(fight.step.target)}"
+    if fight.step.after is None:
+        what = f"somebody keeps adding {describe(fight.step.target)} where only we may"
+    return f"{what}; {who}" if who else what
+
+
+def _conflict(report: PassReport) -> tuple[Status, str, str]:
+    """Name who holds what we need; or, if nobody does, who is beside us where only one should be."""
+    held = [f"{describe(c.wanted.obj)} is held by {c.owner}" for c in report.plan.conflicts[:MAX_NAMED]]
+    if held:
+        return "True", "ForeignObject", "; ".join(held)
+    beside = [p.message for p in report.wishes.problems if p.code in SHARED]
+    return _flag(bool(beside), "ForeignNeighbour", "; ".join(beside), "nobody else holds what we need")
+
+
+def _fights(report: PassReport) -> str:
+    """Name what is fought over: object, count, and suspects, once."""
+    shown = [f"{describe(f.step.target)}, repairs of late: {f.count}" for f in report.fights[:MAX_NAMED]]
+    more = [f"and {len(report.fights) - MAX_NAMED} more"] if len(report.fights) > MAX_NAMED else []
+    rivals = dict.fromkeys(fight.rival for fight in report.fights if fight.rival)
+    return "; ".join((*shown, *more, *rivals, *report.suspects))
 
 
 def session_up(report: PassReport) -> Judgement:

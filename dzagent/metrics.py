@@ -230,6 +230,13 @@ def _own(status: Mapping[str, Any], ledger: Mapping[str, Any], enabled: bool | N
     yield Metric(
         "dzagent_condition", "Conditions of the agent: 1 for the status that holds.", "gauge", samples
     )
+    for key, text in (
+        ("conflicts", "Objects that we need and somebody else holds."),
+        ("contested", "Objects of ours that somebody keeps undoing."),
+    ):
+        listed = status.get(key)
+        count = (Sample(float(len(listed))),) if isinstance(listed, list) else ()
+        yield Metric(f"dzagent_{key}_objects", text, "gauge", count)
     generation = tuple(_numbers([(status.get("generation"), ())]))
     yield Metric("dzagent_generation", "Generation of the rendered files.", "gauge", generation)
     slot = tuple(_numbers([(ledger.get("slot"), ())]))

@@ -1,4 +1,4 @@
-"""The value types that the parts of dzagent pass to each other. Imports nothing of ours."""
+"""The value types that the parts of dzagent pass to each other. Imports nothing of ours but `Owned`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Literal, TypeAlias
+
+from dzagent.owned import Owned
 
 MAIN_TABLE = 254
 """Number of the kernel's main routing table (linux/rtnetlink.h, RT_TABLE_MAIN)."""
@@ -261,20 +263,44 @@ class Action(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One smallest change. `before` is what the kernel holds now (None for an add); `after` None for a delete."""
+    """One smallest change: what is held goes, or becomes `after`.
+
+    held: what the kernel holds now, which must be provably ours; None for an add. after: None for a delete.
+    Raises TypeError for anything else: no step can change or delete what nobody has vouched for.
+    """
 
     action: Action
-    before: KernelObject | None
+    held: Owned[KernelObject] | None
     after: KernelObject | None
     reason: str
     origin: Origin | None = None
 
+    def __post_init__(self) -> None:
+        changes, makes = self.action is not Action.ADD, self.action is not Action.DELETE
+        if isinstance(self.held, Owned) != changes or (self.held is not None) != changes:
+            raise TypeError(f"a step that {_DOES[self.action]} held by us, not {self.held!r}")
+        if (self.after is not None) != makes:
+            raise TypeError(f"{self.action.value} has {self.after!r} as its result")
+
+    @property
+    def before(self) -> KernelObject | None:
+        """What the kernel holds now, None for an add."""
+        return None if self.held is None else self.held.obj
+
     @property
     def target(self) -> KernelObject:
+        """The object that the step is about: as it shall be, or that goes."""
         obj = self.after if self.after is not None else self.before
         if obj is None:
             raise ValueError("a step needs an object")
         return obj
+
+
+_DOES = {
+    Action.ADD: "adds needs nothing",
+    Action.CHANGE: "changes needs an object",
+    Action.DELETE: "deletes needs an object",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +337,7 @@ class Result(enum.Enum):
     TRANSIENT = "transient"  # may work later: retried with backoff
     PERMANENT = "permanent"  # will not work until its inputs change
     BLOCKED = "blocked"  # not tried: what it stands on failed
+    CONTESTED = "contested"  # not tried yet: somebody keeps undoing it
 
 
 @dataclass(frozen=True, slots=True)

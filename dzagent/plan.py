@@ -1,8 +1,7 @@
 """The plan: the smallest change from what the kernel holds to what it should hold. Pure.
 
-Only objects that are provably ours are changed or deleted: links by ifalias and configured name, addresses
-by being on such a link, routes and rules by our protocol number. A key that somebody else holds is a
-`Conflict`, and what stands on it is left out of the plan.
+Only objects that are provably ours are changed or deleted: those that the policy check (`ownership`) vouches for.
+A key that somebody else holds is a `Conflict`, and what stands on it is left out of the plan.
 """
 
 from __future__ import annotations
@@ -28,7 +27,10 @@ from dzagent.model import (
     Wanted,
     key,
 )
-from dzagent.plan_links import UNWANTED, Links, Ownership, Part, difference, pair, plan_links
+from dzagent.owned import Owned
+from dzagent.ownership import Ownership
+from dzagent.plan_links import UNWANTED, Links, Part, difference, pair, plan_links
+from dzagent.protocols import named
 
 __all__ = ["Ownership", "interest", "make_plan", "plan_changes"]
 
@@ -48,7 +50,7 @@ def make_plan(desired: Desired, observed: Observed, owner: Ownership) -> Plan:
     wanted = tuple({key(item.obj): item for item in desired.wanted}.values())
     links = plan_links(wanted, observed, owner)
     left = _without(observed, links.rebuilt)
-    addresses = _plan_addresses(wanted, left, links)
+    addresses = _plan_addresses(wanted, left, links, owner)
     routes = _plan_routes(wanted, left, links, owner)
     rules = _plan_rules(wanted, left, links, routes, owner)
     parts = (links, addresses, routes, rules)
@@ -78,10 +80,14 @@ def _without(observed: Observed, gone: set[str]) -> Observed:
 # ---- addresses -------------------------------------------------------------------------------------------
 
 
-def _plan_addresses(wanted: Sequence[Wanted], observed: Observed, links: Links) -> Part:
+def _plan_addresses(wanted: Sequence[Wanted], observed: Observed, links: Links, owner: Ownership) -> Part:
     """All IPv4 addresses on our links are ours; one elsewhere never is."""
     part = Part()
-    held = {_slot(address): address for address in observed.addresses if address.dev in links.owned}
+    held = {
+        _slot(address): mine
+        for address in observed.addresses
+        if (mine := owner.address(address, links.owned.get(address.dev))) is not None
+    }
     kept: set[Key] = set()
     for item in wanted:
         if not isinstance(item.obj, Address):
@@ -93,11 +99,11 @@ def _plan_addresses(wanted: Sequence[Wanted], observed: Observed, links: Links) 
         before = held.get(_slot(item.obj))
         if before is None:
             part.make.append(Step(Action.ADD, None, item.obj, "missing", item.origin))
-        elif before != item.obj:
-            reason = difference(before, item.obj)
+        elif before.obj != item.obj:
+            reason = difference(before.obj, item.obj)
             part.make.append(Step(Action.CHANGE, before, item.obj, reason, item.origin))
     part.remove += [
-        Step(Action.DELETE, address, None, UNWANTED) for slot, address in held.items() if slot not in kept
+        Step(Action.DELETE, mine, None, UNWANTED) for slot, mine in held.items() if slot not in kept
     ]
     return part
 
@@ -127,11 +133,12 @@ class _Routes(Part):
 
 def _plan_routes(wanted: Sequence[Wanted], observed: Observed, links: Links, owner: Ownership) -> _Routes:
     part = _Routes()
-    ours: dict[Key, list[Route]] = {}
+    ours: dict[Key, list[Owned[Route]]] = {}
     others: dict[Key, Route] = {}
     for route in observed.routes:
-        if route.protocol == owner.protocol:
-            ours.setdefault(key(route), []).append(route)
+        held = owner.route(route)
+        if held is not None:
+            ours.setdefault(key(route), []).append(held)
         elif not _has_tos(route):
             others.setdefault(key(route), route)
     kept: set[Route] = set()
@@ -140,10 +147,10 @@ def _plan_routes(wanted: Sequence[Wanted], observed: Observed, links: Links, own
             mine, holder = ours.get(key(item.obj), []), others.get(key(item.obj))
             kept.update(_plan_route(part, item, item.obj, mine=mine, holder=holder, links=links))
     part.remove += [
-        Step(Action.DELETE, route, None, UNWANTED)
+        Step(Action.DELETE, held, None, UNWANTED)
         for routes in ours.values()
-        for route in routes
-        if route not in kept
+        for held in routes
+        if held.obj not in kept
     ]
     return part
 
@@ -153,7 +160,7 @@ def _plan_route(
     item: Wanted,
     route: Route,
     *,
-    mine: Sequence[Route],
+    mine: Sequence[Owned[Route]],
     holder: Route | None,
     links: Links,
 ) -> tuple[Route, ...]:
@@ -162,18 +169,18 @@ def _plan_route(
         part.empty.add(route.table)
         _no_link(part, item, route.dev, links)
         return (route,)
-    if route in mine:
+    if any(held.obj == route for held in mine):
         return (route,)
     if holder is not None:
         part.empty.add(route.table)
         part.conflicts.append(Conflict(item, _holder(holder), "Remove that route; ours follows by itself."))
         return ()
-    before = next((other for other in mine if not _has_tos(other)), None)
+    before = next((held for held in mine if not _has_tos(held.obj)), None)
     if before is None:
         part.make.append(Step(Action.ADD, None, route, "missing", item.origin))
         return ()
-    part.make.append(Step(Action.CHANGE, before, route, difference(before, route), item.origin))
-    return (before,)
+    part.make.append(Step(Action.CHANGE, before, route, difference(before.obj, route), item.origin))
+    return (before.obj,)
 
 
 def _has_tos(route: Route) -> bool:
@@ -184,10 +191,12 @@ def _has_tos(route: Route) -> bool:
 def _holder(route: Route) -> str:
     via = f" via {route.via}" if route.via is not None else ""
     dev = f" dev {route.dev}" if route.dev is not None else ""
-    return f"route {route.dst}{via}{dev} table {route.table} of protocol {route.protocol}"
+    return f"route {route.dst}{via}{dev} table {route.table} of {named(route.protocol)}"
 
 
-def plan_changes(pairs: Iterable[tuple[Wanted | None, Route | None]]) -> tuple[list[Step], list[Step]]:
+def plan_changes(
+    pairs: Iterable[tuple[Wanted | None, Route | None]], owner: Ownership
+) -> tuple[list[Step], list[Step]]:
     """Return what to make and what to remove where only some routes changed.
 
     pairs: a route as it is wanted now, and as it is held (by us) now; None where there is none. For those, the steps
@@ -195,14 +204,15 @@ def plan_changes(pairs: Iterable[tuple[Wanted | None, Route | None]]) -> tuple[l
     """
     make: list[Step] = []
     remove: list[Step] = []
-    for item, held in pairs:
+    for item, route in pairs:
+        held = None if route is None else owner.route(route)
         if item is None:
             if held is not None:
                 remove.append(Step(Action.DELETE, held, None, UNWANTED))
         elif held is None:
             make.append(Step(Action.ADD, None, item.obj, "missing", item.origin))
-        elif held != item.obj:
-            make.append(Step(Action.CHANGE, held, item.obj, difference(held, item.obj), item.origin))
+        elif held.obj != item.obj:
+            make.append(Step(Action.CHANGE, held, item.obj, difference(held.obj, item.obj), item.origin))
     return make, remove
 
 
@@ -214,15 +224,13 @@ def _plan_rules(
 ) -> Part:
     """A rule never points at a table whose route cannot be made: traffic would go astray."""
     part = Part()
-    ours = {rule for rule in observed.rules if rule.protocol == owner.protocol}
+    ours = {rule: held for rule in observed.rules if (held := owner.rule(rule)) is not None}
     targets = {item.obj: item for item in wanted if isinstance(item.obj, Rule)}
     for rule, item in targets.items():
         if rule not in ours and rule.table not in routes.empty and item.origin.service not in links.blocked:
             part.make.append(Step(Action.ADD, None, rule, "missing", item.origin))
     part.remove += [
-        Step(Action.DELETE, rule, None, UNWANTED)
-        for rule in observed.rules
-        if rule in ours and rule not in targets
+        Step(Action.DELETE, held, None, UNWANTED) for rule, held in ours.items() if rule not in targets
     ]
     return part
 
@@ -240,6 +248,7 @@ def _plan_id(wanted: Iterable[Wanted], observed: Observed, owner: Ownership) -> 
         for link in observed.links
         if link.name in owner.links or (link.tunnel is not None and pair(link.tunnel) in pairs)
     ]
+    relevant += [link.name for link in observed.links if owner.owns(link)]
     relevant += [address for address in observed.addresses if address.dev in owner.links]
     relevant += [r for r in observed.routes if r.protocol == owner.protocol or key(r) in keys]
     relevant += [rule for rule in observed.rules if rule.protocol == owner.protocol]

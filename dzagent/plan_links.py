@@ -18,21 +18,13 @@ from dzagent.model import (
     Step,
     Wanted,
 )
+from dzagent.owned import Owned
+from dzagent.ownership import Ownership
 
-_NOWHERE = IPv4Address(0)
+__all__ = ["UNWANTED", "Links", "Ownership", "Part", "difference", "pair", "plan_links", "printable"]
+
 UNWANTED = "not wanted any more"
-
-
-@dataclass(frozen=True, slots=True)
-class Ownership:
-    """How our objects are told: protocol number of routes and rules, and the alias of each link by its name."""
-
-    protocol: int
-    links: Mapping[str, str]
-
-    def owns(self, link: SeenLink) -> bool:
-        """Tell whether a link bears our name and our mark."""
-        return self.links.get(link.name) == link.alias
+RENAMED = "renamed: it is a link of ours under another name"
 
 
 @dataclass(slots=True)
@@ -48,14 +40,14 @@ class Part:
 class Links(Part):
     """Links, and what the others need to know of them.
 
-    clear: deletes that must come first. usable: links that will be ours. owned: links whose addresses are
-    ours. rebuilt: links that go first, and take their addresses and routes along. blocked: services whose
+    clear: deletes that must come first. usable: links that will be ours. owned: links that are ours now, and
+    so are their addresses. rebuilt: links that go first, and take their addresses and routes along. blocked: services whose
     link is held by somebody else.
     """
 
     clear: list[Step] = field(default_factory=list)
     usable: set[str] = field(default_factory=set)
-    owned: set[str] = field(default_factory=set)
+    owned: dict[str, Owned[Link]] = field(default_factory=dict)
     rebuilt: set[str] = field(default_factory=set)
     blocked: set[ServiceName] = field(default_factory=set)
 
@@ -63,20 +55,25 @@ class Links(Part):
 def plan_links(wanted: Sequence[Wanted], observed: Observed, owner: Ownership) -> Links:
     """Plan the wanted links, and find out which of them everything else can stand on."""
     seen = {link.name: link for link in observed.links}
-    ours = {name: link for name, link in seen.items() if owner.owns(link)}
-    part = Links(owned=set(ours))
+    ours = {name: held for name, link in seen.items() if (held := owner.link(link)) is not None}
+    part = Links(owned=ours)
     targets = _targets(part, wanted, observed, owner)
-    held = {item.obj.name for item in wanted if isinstance(item.obj, Link)}
-    unwanted = [link for name, link in ours.items() if name not in held]
+    kept = {item.obj.name for item in wanted if isinstance(item.obj, Link)}
     needed = {pair(item.obj) for item in targets.values() if isinstance(item.obj, Link)}
-    for link in unwanted:
-        in_the_way = link.tunnel is not None and pair(link.tunnel) in needed
-        step = Step(Action.DELETE, _as_link(link), None, UNWANTED)
+    for name, link in ours.items():
+        if name in kept:
+            continue
+        renamed = name not in owner.links
+        in_the_way = renamed or (seen[name].tunnel is not None and pair(link.obj) in needed)
+        step = Step(Action.DELETE, link, None, RENAMED if renamed else UNWANTED)
         (part.clear if in_the_way else part.remove).append(step)
         if in_the_way:
-            part.rebuilt.add(link.name)
+            part.rebuilt.add(name)
+    for name, item in targets.items():
+        twin = owner.adopt(seen[name], item.obj) if name in seen and isinstance(item.obj, Link) else None
+        if twin is not None:
+            part.owned.setdefault(name, twin)
     _make_links(part, targets, seen)
-    part.owned |= part.usable
     return part
 
 
@@ -124,11 +121,11 @@ def _stuck(item: Wanted, stuck: Mapping[str, Link | None]) -> Conflict | None:
 def _link_conflict(item: Wanted, link: Link, observed: Observed, owner: Ownership) -> Conflict | None:
     """Tell whether somebody else holds the name, or the pair of endpoints, of a wanted link."""
     for seen in observed.links:
-        if seen.name == link.name and not owner.owns(seen) and not _adoptable(seen, link):
+        if seen.name == link.name and not owner.owns(seen) and owner.adopt(seen, link) is None:
             return Conflict(
                 item,
                 f"link {seen.name} of kind {printable(seen.kind) or 'unknown'}, alias {seen.alias!r}",
-                f"Remove it with `ip link delete {seen.name}`, or choose another name in the configuration.",
+                _advice(seen, link),
             )
         if seen.name == link.name or owner.owns(seen) or seen.tunnel is None:
             continue
@@ -141,6 +138,18 @@ def _link_conflict(item: Wanted, link: Link, observed: Observed, owner: Ownershi
     return None
 
 
+def _advice(seen: SeenLink, link: Link) -> str:
+    """Say what a person can do about a link of our name that is not ours, and why it is not adopted."""
+    remove = f"Remove it with `ip link delete {seen.name}`, or choose another name in the configuration."
+    if seen.tunnel is None:
+        return remove
+    bare = replace(seen.tunnel, alias=link.alias, up=link.up)
+    if bare == link:
+        take = f"`ip link set dev {seen.name} alias ''` lets the agent adopt it"
+        return f"It bears somebody's alias; if nobody needs it, {take}. Else: {remove[0].lower()}{remove[1:]}"
+    return f"It is not adopted because it {difference(bare, link)}. {remove}"
+
+
 def _twin(item: Wanted, link: Link, targets: Mapping[str, Wanted]) -> Conflict | None:
     """Tell whether two wanted links have one pair of endpoints: the first of them gets it."""
     for name, other in targets.items():
@@ -148,11 +157,6 @@ def _twin(item: Wanted, link: Link, targets: Mapping[str, Wanted]) -> Conflict |
             advice = "The kernel allows one GRE tunnel between two addresses; one service has to change."
             return Conflict(item, f"our own link {name} with the same endpoints", advice)
     return None
-
-
-def _adoptable(seen: SeenLink, link: Link) -> bool:
-    """A link without our mark is taken over only if it is what we would make: we were stopped half-way."""
-    return seen.tunnel is not None and replace(seen.tunnel, alias=link.alias, up=link.up) == link
 
 
 def _make_links(part: Links, targets: Mapping[str, Wanted], seen: Mapping[str, SeenLink]) -> None:
@@ -172,7 +176,7 @@ def _make_links(part: Links, targets: Mapping[str, Wanted], seen: Mapping[str, S
         free = next((n for n in pending if _holder_of(n, targets, pairs) is None), None)
         if free is not None:
             item = pending.pop(free)
-            part.make.append(_link_step(item, None if free in part.rebuilt else seen.get(free)))
+            part.make.append(_link_step(item, None if free in part.rebuilt else part.owned.get(free)))
             pairs.pop(free, None)
             continue
         # A ring of links that wait for each other's endpoints: one of them makes room.
@@ -197,7 +201,7 @@ def _holder_of(
 
 def _rebuild(part: Links, link: SeenLink, why: str, origin: Origin) -> None:
     part.rebuilt.add(link.name)
-    part.clear.append(Step(Action.DELETE, _as_link(link), None, why, origin))
+    part.clear.append(Step(Action.DELETE, part.owned[link.name], None, why, origin))
 
 
 def _why_rebuilt(link: SeenLink) -> str:
@@ -206,11 +210,10 @@ def _why_rebuilt(link: SeenLink) -> str:
     return f"rebuilt: it has {', '.join(link.tunnel.extra)}"
 
 
-def _link_step(item: Wanted, seen: SeenLink | None) -> Step:
-    if seen is None or seen.tunnel is None:
+def _link_step(item: Wanted, held: Owned[Link] | None) -> Step:
+    if held is None:
         return Step(Action.ADD, None, item.obj, "missing", item.origin)
-    reason = difference(seen.tunnel, item.obj)
-    return Step(Action.CHANGE, seen.tunnel, item.obj, reason, item.origin)
+    return Step(Action.CHANGE, held, item.obj, difference(held.obj, item.obj), item.origin)
 
 
 def _foreign_parts(link: Link) -> bool:
@@ -226,14 +229,6 @@ def _keyed(link: Link) -> bool:
 def pair(link: Link) -> tuple[IPv4Address, IPv4Address]:
     """Return the endpoints by which the kernel tells GRE links without keys apart."""
     return link.local, link.remote
-
-
-def _as_link(seen: SeenLink) -> Link:
-    """Return any link as a `Link`, so that a step can name it."""
-    if seen.tunnel is not None:
-        return seen.tunnel
-    extra = (f"kind {seen.kind or 'unknown'}",)
-    return Link(seen.name, _NOWHERE, _NOWHERE, 0, seen.mtu, seen.alias, up=seen.up, extra=extra)
 
 
 def difference(before: KernelObject, after: KernelObject) -> str:

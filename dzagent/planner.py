@@ -11,7 +11,8 @@ from dzagent.bgp.joining import Joiner, Learned, capturing
 from dzagent.doubt import spare
 from dzagent.guard import Held, check
 from dzagent.model import Desired, Observed, Plan, Protected, ServiceName
-from dzagent.plan import Ownership, make_plan
+from dzagent.ownership import Ownership
+from dzagent.plan import make_plan
 from dzagent.policy import Policy
 from dzagent.protect import SSH_LOCAL, SSH_PEER, without
 
@@ -23,11 +24,12 @@ Versioned: TypeAlias = tuple[int, Learned]
 class Setting:
     """What a plan is made in.
 
-    protected: destinations that must stay reachable, except `own`, our DoubleZero addresses. installed: prefixes
+    owner: what is ours. protected: destinations that must stay reachable, except `own`, our DoubleZero addresses. installed: prefixes
     that our rules route already. textless: services that must not be taken down, because no text says how they
     should look. causes: for the audit log.
     """
 
+    owner: Ownership
     protected: Protected
     own: tuple[IPv4Address, ...]
     installed: frozenset[IPv4Network]
@@ -42,10 +44,7 @@ _Planned: TypeAlias = tuple[Plan, tuple[Held, ...]]
 class Planner:
     """Makes the plan of a pass, and remembers the last one."""
 
-    def __init__(
-        self, owner: Ownership, policy: Policy, links: Mapping[ServiceName, str], joiner: Joiner
-    ) -> None:
-        self._owner = owner
+    def __init__(self, policy: Policy, links: Mapping[ServiceName, str], joiner: Joiner) -> None:
         self._policy = policy
         self._links = links
         self._joiner = joiner
@@ -69,7 +68,7 @@ class Planner:
             gone = self._now_capturing(routes, setting)
             left = _less(routes, gone)
             joined = self._joiner.join(desired, observed, (version, gone), left, unknown_peers)
-            plan = make_plan(joined.desired, joined.observed, self._owner)
+            plan = make_plan(joined.desired, joined.observed, setting.owner)
             plan = spare(plan, setting.textless, self._links)
             self._planned = (inputs, self.check(plan, setting))
         return self._planned[1]

@@ -77,6 +77,20 @@ class LedgerRules:
 
 
 @dataclass(frozen=True, slots=True)
+class Contested:
+    """When repairs of one object slow down. Times in seconds.
+
+    after, within: this many repairs in that time make it contested. longest: the longest pause between two repairs.
+    calm: how long the object must stay as it is until the fight counts as over.
+    """
+
+    after: int = 5
+    within: float = 600.0
+    longest: float = 60.0
+    calm: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """A whole policy, checked.
 
@@ -94,11 +108,12 @@ class Policy:
     absent_polls: int = 2
     ledger: LedgerRules = field(default_factory=LedgerRules)
     bgp: Bgp = field(default_factory=Bgp)
+    contested: Contested = field(default_factory=Contested)
 
 
 _TOP = (
     "protocol", "overlay_block", "prefix_min_length", "ssh_ports", "tunnel", "edge", "absent_polls", "ledger",
-    "bgp",
+    "bgp", "contested",
 )  # fmt: skip
 _TUNNEL = ("ttl", "mtu", "pmtudisc")
 _LEDGER = ("stale_after", "stale", "restore_max_age", "changed")
@@ -106,6 +121,7 @@ _BGP = (
     "port", "poll", "max_routes", "min_length", "martians", "exclude", "route_config", "grace", "keep_stale",
     "ssh_peer",
 )  # fmt: skip
+_CONTESTED = ("after", "within", "longest", "calm")
 _EDGE = ("table_to", "table_from", "priority_to", "priority_from")
 
 _KERNEL_TABLES = frozenset({253, 254, 255})  # default, main, local (linux/rtnetlink.h)
@@ -163,6 +179,7 @@ def parse_policy(item: Item | None, file: str) -> Policy:
         edge=_edge(top),
         absent_polls=top.read("absent_polls", yamlfile.whole(1, 100), base.absent_polls),
         bgp=_bgp(top),
+        contested=_contested(top),
         ledger=_ledger(top),
     )
 
@@ -248,6 +265,18 @@ def _bgp(top: Section) -> Bgp:
         grace=part.read("grace", yamlfile.number(3, 300, "seconds"), base.grace),
         keep_stale=part.read("keep_stale", seconds, base.keep_stale),
         ssh_peer=part.read("ssh_peer", yamlfile.one_of("warn", "withhold"), base.ssh_peer),
+    )
+
+
+def _contested(top: Section) -> Contested:
+    part = yamlfile.subsection(top, "contested", _CONTESTED)
+    base = Contested()
+    seconds = yamlfile.number(1, 86_400, "seconds")
+    return Contested(
+        after=part.read("after", yamlfile.whole(1, 1_000_000), base.after),
+        within=part.read("within", seconds, base.within),
+        longest=part.read("longest", seconds, base.longest),
+        calm=part.read("calm", seconds, base.calm),
     )
 
 

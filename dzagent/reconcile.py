@@ -22,15 +22,17 @@ from dzagent.audit import causes
 from dzagent.bgp.joining import Joiner, Learned
 from dzagent.bgp.speaker import BgpView, Changes
 from dzagent.config import Config
+from dzagent.contested import Contest
 from dzagent.desired import DesiredStore
 from dzagent.doubt import textless
 from dzagent.errors import DzagentError, ObservationError
 from dzagent.feed import LedgerView
 from dzagent.foreign.firststart import TakenOver
-from dzagent.foreign.turns import Hindrance
+from dzagent.foreign.turns import HANDED_BACK, Hindrance
 from dzagent.guard import Held, own_addresses, withhold
 from dzagent.hostfacts import Facts, HostProbe
 from dzagent.intent import IntentReader, IntentView
+from dzagent.journal import Journal
 from dzagent.judge import PassReport
 from dzagent.kernel.protocol import Kernel
 from dzagent.model import (
@@ -43,7 +45,9 @@ from dzagent.model import (
     Route,
     ServiceName,
 )
-from dzagent.plan import Ownership
+from dzagent.neighbours import Around, Neighbours
+from dzagent.notify import Pulse
+from dzagent.ownership import Ownership
 from dzagent.planner import Planner, Setting
 from dzagent.policy import Policy
 from dzagent.protect import SSH_PEER
@@ -114,6 +118,10 @@ class Parts:
     bgp: Bgp | None = None
     turn: Callable[[], AbstractContextManager[Hindrance | None]] = nullcontext
     taken_over: TakenOver = field(default_factory=TakenOver)
+    pulse: Pulse = field(default_factory=Pulse)
+    journal: Journal = field(default_factory=Journal)
+    around: Around | None = None
+    managers: Callable[[], tuple[str, ...]] = tuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +151,17 @@ class Reconciler:
         self._learned: tuple[int, Learned] = (0, {})
         self._unknown_peers: tuple[str, ...] = ()
         self._ground: _Ground | None = None
-        self._planner = Planner(self._owner, parts.policy, self._links, self._joiner)
-        self._actor = Actor(parts.kernel, parts.reporter, self._links, parts.now)
+        self._planner = Planner(parts.policy, self._links, self._joiner)
+        self._actor = Actor(
+            parts.kernel,
+            parts.reporter,
+            self._links,
+            parts.now,
+            parts.journal,
+            Contest(parts.policy.contested),
+            parts.managers,
+        )
+        self._neighbours = Neighbours(parts.around, parts.policy.protocol, parts.now)
         self._passed_at = 0.0
         self._hindrance: Hindrance | None = None
 
@@ -155,7 +172,7 @@ class Reconciler:
             if reasons != {"routes"} or not self.run_changes():
                 self.run_pass()
             due = self._passed_at + self._parts.config.intervals.observe - self._parts.now()
-            reasons = wake.wait(max(0.0, due))
+            reasons = self._parts.pulse.rest(wake.wait, max(0.0, due), self._parts.reporter.headline)
 
     def run_changes(self) -> bool:
         """Carry out what changed of the learned routes since the last time; False if a whole pass is needed.
@@ -186,7 +203,7 @@ class Reconciler:
 
     def _pass(self) -> None:
         self._ground, self._passed_at = None, self._parts.now()
-        observed = self._parts.kernel.observe(self._interest)
+        observed = self._look()
         intent = _settle(self._parts.intent.read(), observed, self._owner)
         view, facts = self._look_around(observed, intent)
         age = self._age(view)
@@ -200,12 +217,13 @@ class Reconciler:
         desired, held = withhold(desired, facts.protected, setting.own, setting.installed)
         acted = self._act(desired, observed, setting, intent)
         self._remember(desired, setting, acted, intent)
+        problems = (*self._route_problems(setting), *self._neighbours.problems(desired, acted.observed))
         self._parts.reporter.tell(
             PassReport(
                 intent=intent,
                 view=view,
                 facts=facts,
-                wishes=replace(wishes, problems=(*wishes.problems, *self._route_problems(setting))),
+                wishes=replace(wishes, problems=(*wishes.problems, *problems)),
                 desired=desired,
                 generation=generation,
                 render_problem=self._texts.problem,
@@ -215,12 +233,25 @@ class Reconciler:
                 held=(*held, *acted.held),
                 outcomes=acted.outcomes,
                 failing=acted.failing,
+                fights=acted.fights,
+                suspects=acted.suspects,
+                journal_problem=self._parts.journal.problem,
+                ours=frozenset(link.name for link in acted.observed.links if self._owner.owns(link)),
                 bgp=None if self._parts.bgp is None else self._parts.bgp.view(),
                 age=age,
                 hindrance=self._hindrance,
                 taken_over=self._parts.taken_over,
             )
         )
+
+    def _look(self) -> Observed:
+        """Read the kernel: the end of whatever was begun."""
+        observed = self._parts.kernel.observe(self._interest)
+        self._parts.pulse.observed()
+        if self._hindrance is not None and self._hindrance.code == HANDED_BACK:
+            self._parts.journal.disown()
+        self._owner = self._parts.journal.settle(self._owner, observed.links)
+        return observed
 
     # ---- look ----------------------------------------------------------------------------------------
 
@@ -287,7 +318,7 @@ class Reconciler:
         changes = bgp.changes(self._learned[0])
         if changes is None:
             return False
-        quick = self._joiner.quick(ground.desired, ground.observed, changes.routes)
+        quick = self._joiner.quick(ground.desired, ground.observed, changes.routes, self._owner)
         plan, _ = self._planner.check(quick.plan, ground.setting)
         self._learned = (changes.version, {})
         if not plan.steps:
@@ -313,12 +344,13 @@ class Reconciler:
                 self._interest = replace(self._interest, exact=keys)
             return observed
         self._interest = replace(self._interest, exact=keys)
-        return self._parts.kernel.observe(self._interest)
+        return self._look()
 
     def _setting(self, wishes: Wishes, facts: Facts, view: LedgerView, desired: Desired) -> Setting:
         """Collect what limits the plan of this pass, and what its changes are due to."""
         slot = view.snapshot.slot if view.snapshot is not None else 0
         return Setting(
+            owner=self._owner,
             protected=facts.protected,
             own=own_addresses(desired),
             installed=facts.installed,
@@ -328,15 +360,13 @@ class Reconciler:
 
     def _act(self, desired: Desired, observed: Observed, setting: Setting, intent: IntentView) -> Acted:
         def replan(seen: Observed) -> tuple[Plan, tuple[Held, ...]]:
-            return self._planner.plan(desired, seen, self._learned, self._unknown_peers, setting)
-
-        def look() -> Observed:
-            return self._parts.kernel.observe(self._interest)
+            now = replace(setting, owner=self._owner)  # the last look may have found more of ours
+            return self._planner.plan(desired, seen, self._learned, self._unknown_peers, now)
 
         plan, held = replan(observed)
         if not self._may_act(plan, intent):
             return self._actor.stand(plan, held, observed)
-        return self._actor.act(plan, held, observed, Round(look, replan, setting.causes))
+        return self._actor.act(plan, held, observed, Round(self._look, replan, setting.causes))
 
     def _may_act(self, plan: Plan, intent: IntentView) -> bool:
         """Automatic mode acts, unless nobody knows what is wanted; manual mode acts on the plan asked for.
@@ -353,13 +383,13 @@ class Reconciler:
 
 def _services_up(observed: Observed, owner: Ownership) -> frozenset[ServiceName]:
     """Return the services whose link is in the kernel and ours."""
-    ours = {link.alias for link in observed.links if owner.links.get(link.name) == link.alias}
+    ours = {owner.links.get(link.name, link.alias) for link in observed.links if owner.owns(link)}
     return frozenset(name for name in SERVICE_NAMES if f"dzagent:{name}" in ours)
 
 
 def _settle(intent: IntentView, observed: Observed, owner: Ownership) -> IntentView:
     """A lost intent file beside a tunnel of ours is doubt, not a wish to tear it down."""
-    ours = any(owner.links.get(link.name) == link.alias for link in observed.links)
+    ours = any(owner.owns(link) for link in observed.links)
     if not (intent.silent and ours):
         return intent
     message = "the intent file is gone but a tunnel of ours is up: say `dzagent enable` or `dzagent disable`"

@@ -21,7 +21,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from dzagent.errors import GrammarError, TemplateError
 from dzagent.grammar import FILES, MAX_BYTES, mark, parse
 from dzagent.model import Desired, KernelObject, Link, Rule, Service, ServiceName, Wanted
-from dzagent.plan_links import Ownership
+from dzagent.ownership import Ownership
 from dzagent.policy import Policy
 
 MAX_SOURCE: Final = 256 * 1024

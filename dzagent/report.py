@@ -35,6 +35,7 @@ from dzagent.status import (
     condition_json,
     conflict_json,
     describe,
+    fight_json,
     plan_json,
     problem_json,
     service_json,
@@ -76,7 +77,19 @@ class Reporter:
             "program_id": config.program_id,
             "rpc": list(rpc_hosts(config.rpc)),
         }
-        self._rest: dict[str, Any] = {"enabled": None, "services": [], "problems": [], "conflicts": []}
+        self._rest: dict[str, Any] = {
+            "enabled": None,
+            "services": [],
+            "problems": [],
+            "conflicts": [],
+            "contested": [],
+        }
+
+    @property
+    def headline(self) -> str:
+        """How things are, in a line: whether the agent is ready, else why not."""
+        ready = self._conditions.all.get("Ready")
+        return "" if ready is None else f"{ready.reason}: {ready.message}"
 
     # ---- manual mode -----------------------------------------------------------------------------------
 
@@ -152,6 +165,7 @@ class Reporter:
             "services": [service_json(view, snapshot, _session(view.name, report)) for view in services],
             "problems": [problem_json(p) for p in (*report.wishes.problems, *bgp_problems(report.bgp))],
             "conflicts": [conflict_json(c) for c in report.plan.conflicts],
+            "contested": [fight_json(fight, report.suspects) for fight in report.fights],
             "withdrawn": dict(report.wishes.withdrawn),
             "matched_users": {n: int(known and n in report.wishes.granted) for n in SERVICE_NAMES},
         }
@@ -182,7 +196,7 @@ class Reporter:
     # ---- services --------------------------------------------------------------------------------------
 
     def _services(self, report: PassReport) -> list[ServiceView]:
-        present = {link.name for link in report.after.links if link.tunnel is not None and link.alias}
+        present = {link.name for link in report.after.links if link.tunnel is not None} & report.ours
         views = []
         for name in SERVICE_NAMES:
             error = self._last_error(name, report)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dzagent.conditions import Condition
+from dzagent.contested import Fight
 from dzagent.guard import Held
 from dzagent.kernel.commands import preview
 from dzagent.ledger.accounts import NO_KEY, User
@@ -187,6 +188,16 @@ def conflict_json(conflict: Conflict) -> dict[str, Any]:
         "origin": str(conflict.wanted.origin),
         "owner": conflict.owner,
         "advice": conflict.advice,
+    }
+
+
+def fight_json(fight: Fight, suspects: Sequence[str]) -> dict[str, Any]:
+    """Return one contested object: what it is, how often it was repaired of late, who may be behind it."""
+    return {
+        "object": describe(fight.step.target),
+        "repairs": fight.count,
+        "rival": fight.rival,
+        "suspects": list(suspects),
     }
 
 

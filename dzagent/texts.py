@@ -8,7 +8,7 @@ from dzagent.desired import DesiredStore
 from dzagent.doubt import textless
 from dzagent.errors import InputError, StateError
 from dzagent.model import Desired, Problem, ServiceName
-from dzagent.plan_links import Ownership
+from dzagent.ownership import Ownership
 from dzagent.render import parse_texts
 from dzagent.wishes import Text, Texts, Wishes
 

@@ -74,7 +74,6 @@ def test_a_service_comes_up_in_one_round_and_then_rests(netns: Namespace) -> Non
         "link set doublezero0 down",
         "link delete doublezero0",
         "link set doublezero0 mtu 1400",
-        "link set doublezero0 alias x",
         "addr del 169.254.0.1/31 dev doublezero0",
         "addr add 10.0.0.1/24 dev doublezero0",
         "addr add 10.9.0.1 peer 10.9.0.2/32 dev doublezero0",

@@ -162,6 +162,14 @@ WRONG: Mapping[str, tuple[dict[str, Any], str]] = {
         {"conflicts": [{"object": "link doublezero0", "owner": "somebody", "advice": "rename it"}]},
         "link doublezero0 is held by somebody: rename it",
     ),
+    "contested": (
+        {"conditions": changed(condition("Contested", "True", "Undone", "rule 100, repairs of late: 5"))},
+        "Contested is True, Undone: rule 100, repairs of late: 5; find out what else changes these objects",
+    ),
+    "journal": (
+        {"conditions": changed(condition("Journaled", "False", "Failed", "no room"))},
+        "Journaled is False, Failed: no room; repairs go on; make room in /run",
+    ),
     "problem": (
         {"problems": [{"code": "PrefixRefused", "message": "0.0.0.0/0 is refused", "account": "GxGb"}]},
         "PrefixRefused: 0.0.0.0/0 is refused (account GxGb)",

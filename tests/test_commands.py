@@ -10,6 +10,7 @@ import pytest
 from dzagent.errors import KernelError
 from dzagent.kernel.commands import batch_lines, preview
 from dzagent.model import Action, Address, KernelObject, Link, Route, Rule, Step
+from tests.owning import ours
 
 LINK = Link("doublezero0", IPv4Address("198.51.100.7"), IPv4Address("192.0.2.1"), 64, 1476, "dzagent:unicast")
 ADDRESS = Address("doublezero0", IPv4Interface("169.254.0.1/31"), "link")
@@ -25,11 +26,11 @@ def add(obj: KernelObject) -> tuple[str, ...]:
 
 
 def delete(obj: KernelObject, indexes: dict[str, int] | None = None) -> tuple[str, ...]:
-    return batch_lines(Step(Action.DELETE, obj, None, "not wanted any more"), indexes or {})
+    return batch_lines(Step(Action.DELETE, ours(obj), None, "not wanted any more"), indexes or {})
 
 
 def change(before: KernelObject, after: KernelObject) -> tuple[str, ...]:
-    return batch_lines(Step(Action.CHANGE, before, after, "differs"))
+    return batch_lines(Step(Action.CHANGE, ours(before), after, "differs"))
 
 
 @pytest.mark.parametrize("obj", [LINK, ADDRESS, ROUTE, RULE])
@@ -157,8 +158,8 @@ def test_an_object_outside_the_grammar_has_no_command(obj: KernelObject) -> None
 
 
 def test_a_preview_never_raises() -> None:
-    step = Step(Action.DELETE, replace(RULE, extra=("iif a#b\n",)), None, "not wanted any more")
+    step = Step(Action.DELETE, ours(replace(RULE, extra=("iif a#b\n",))), None, "not wanted any more")
     (line,) = preview(step)
     assert line.startswith("# No safe command")
     assert "\n" not in line
-    assert preview(Step(Action.DELETE, RULE, None, "")) == delete(RULE)
+    assert preview(Step(Action.DELETE, ours(RULE), None, "")) == delete(RULE)

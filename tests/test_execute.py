@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import pytest
 
-from dzagent.errors import KernelError
+from dzagent.errors import KernelError, KernelTimeout
 from dzagent.kernel.execute import execute
 from dzagent.model import Action, Address, Desired, KernelObject, Link, Origin, Result, Route, Rule, Wanted
 from dzagent.plan import Ownership, interest, make_plan
@@ -75,3 +75,19 @@ def test_a_tool_that_cannot_start_stops_the_pass() -> None:
     kernel = FakeKernel(faults=[Fault(lambda _: True, error=KernelError("no ip"))])
     with pytest.raises(KernelError):
         run(kernel)
+
+
+def test_a_tool_that_had_to_be_killed_ends_the_plan_and_not_the_pass() -> None:
+    kernel = FakeKernel(faults=[Fault(lambda step: step.target == ADDRESS, error=KernelTimeout("ip hangs"))])
+    plan = make_plan(DESIRED, kernel.observe(interest(DESIRED, OWNER)), OWNER)
+    outcomes = {outcome.step.target: outcome for outcome in execute(kernel, plan)}
+    assert {obj: outcome.result for obj, outcome in outcomes.items()} == {
+        LINK: Result.DONE,
+        OTHER: Result.DONE,
+        ADDRESS: Result.TRANSIENT,
+        ROUTE: Result.BLOCKED,
+        RULE: Result.BLOCKED,
+    }
+    assert outcomes[ADDRESS].message == "ip hangs"
+    assert outcomes[RULE].message == "not tried: ip hangs"
+    assert [step.target for step in kernel.applied] == [LINK, OTHER, ADDRESS]

@@ -54,6 +54,18 @@ EXISTS = "RTNETLINK answers: File exists"
         ("Cannot open netlink socket: Too many open files", *[Result.TRANSIENT] * 3),
         # it will not work until something changes
         ("RTNETLINK answers: Operation not permitted", *[Result.PERMANENT] * 3),
+        ("Cannot open netlink socket: Operation not permitted", *[Result.PERMANENT] * 3),
+        ("RTNETLINK answers: Permission denied", *[Result.PERMANENT] * 3),
+        (
+            "Error: Gateway can not be a local address.",
+            Result.TRANSIENT,
+            Result.TRANSIENT,
+            Result.PERMANENT,
+        ),
+        ("Error: Device for nexthop is not up.", *[Result.TRANSIENT] * 3),
+        ("Error: ipv4: Device not found.", Result.TRANSIENT, Result.RACED, Result.GONE),
+        ("RTNETLINK answers: Too many open files in system", *[Result.TRANSIENT] * 3),
+        ("Dump terminated", *[Result.TRANSIENT] * 3),
         ("RTNETLINK answers: Operation not supported", *[Result.PERMANENT] * 3),
         ("Error: Unknown device type.", *[Result.PERMANENT] * 3),
         ('Error: argument "zz" is wrong: fwmark value is invalid', *[Result.PERMANENT] * 3),
@@ -69,11 +81,54 @@ def test_one_message_means_something_else_to_each_action(
 
 def test_each_line_of_the_table_is_of_use() -> None:
     for line, earlier in ((TABLE[n], TABLE[:n]) for n in range(len(TABLE))):
-        assert not any(e.pattern == line.pattern and e.actions >= line.actions for e in earlier), line
+        same = (e for e in earlier if (e.pattern, e.tool) == (line.pattern, line.tool))
+        assert not any(e.actions >= line.actions for e in same), line
+
+
+NFT = "/dev/stdin:1:1-36: Error: "
+RULE = NFT + "Could not process rule: "
+
+
+@pytest.mark.parametrize(
+    ("message", "add", "change", "delete"),
+    [
+        (f"{RULE}No such file or directory", Result.RACED, Result.RACED, Result.GONE),
+        (
+            f"{NFT}No such file or directory; did you mean table 'x'?",
+            Result.RACED,
+            Result.RACED,
+            Result.GONE,
+        ),
+        (f"{RULE}File exists", Result.RACED, Result.RACED, Result.PERMANENT),
+        (f"{RULE}Device or resource busy", *[Result.TRANSIENT] * 3),
+        (f"{RULE}Resource temporarily unavailable", *[Result.TRANSIENT] * 3),
+        (f"{RULE}Cannot allocate memory", *[Result.TRANSIENT] * 3),
+        (f"{RULE}Too many open files in system", *[Result.TRANSIENT] * 3),
+        ("netlink: Error: Could not receive: No buffer space available", *[Result.TRANSIENT] * 3),
+        ("Error: cache initialization failed: Interrupted system call", *[Result.TRANSIENT] * 3),
+        ("Error: cache initialization failed: Device or resource busy", *[Result.TRANSIENT] * 3),
+        ("Error: cache initialization failed: Invalid argument", *[Result.TRANSIENT] * 3),
+        ("Error: cache initialization failed: No such file or directory", *[Result.TRANSIENT] * 3),
+        ("Error: cache initialization failed: Operation not permitted", *[Result.PERMANENT] * 3),
+        (f"{RULE}Operation not permitted", *[Result.PERMANENT] * 3),
+        ("Unable to initialize Netlink socket: Protocol not supported", *[Result.PERMANENT] * 3),
+        (f"{NFT}syntax error, unexpected newline, expecting string", *[Result.PERMANENT] * 3),
+        (f"{RULE}Invalid argument", *[Result.PERMANENT] * 3),
+        (f"{RULE}Operation not supported", *[Result.PERMANENT] * 3),
+        ("", *[Result.PERMANENT] * 3),
+    ],
+)
+def test_nft_s_messages_have_their_own_meaning(
+    message: str, add: Result, change: Result, delete: Result
+) -> None:
+    actions = (Action.ADD, Action.CHANGE, Action.DELETE)
+    assert tuple(classify("nft", 1, action, message) for action in actions) == (add, change, delete)
 
 
 def test_a_table_is_one_tool_s() -> None:
-    assert classify("nft", 1, Action.ADD, EXISTS) is Result.PERMANENT
+    assert classify("tc", 1, Action.ADD, EXISTS) is Result.PERMANENT
+    assert classify("nft", 1, Action.ADD, "Nexthop has invalid gateway") is Result.PERMANENT
+    assert classify("nft", -9, Action.ADD, "nft ended with exit code -9") is Result.TRANSIENT
 
 
 def test_a_killed_tool_may_be_tried_again_unless_the_message_says_more() -> None:
@@ -131,5 +186,8 @@ def test_a_failed_process_never_looks_like_a_good_one(stderr: bytes, code: int, 
 
 def test_a_person_is_told_what_to_do_where_that_is_known() -> None:
     assert "modprobe ip_gre" in advised("Error: Unknown device type.")
+    for old in ('Option "-j" is unknown, try "ip -help".', "ip: unrecognized option: N\nBusyBox v1.36.1"):
+        assert "needs iproute2 5.15" in advised(old)
+    assert "modprobe nf_tables" in advised("Unable to initialize Netlink socket: Protocol not supported")
     assert "CAP_NET_ADMIN" in advised("RTNETLINK answers: Operation not permitted")
     assert advised("RTNETLINK answers: File exists") == "RTNETLINK answers: File exists"

@@ -214,3 +214,15 @@ def test_the_lock_is_free_again_after_an_error(tmp_path: Path) -> None:
 def test_a_lock_that_cannot_be_made_says_so(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="cannot be opened"), locked(tmp_path):
         pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_writes_belongs_to_the_owner_of_the_directory(tmp_path: Path) -> None:
+    directory = tmp_path / "intent"
+    directory.mkdir()
+    os.chown(directory, 12345, 54321)
+    with locked(directory / "lock"):
+        write_atomic(directory / "state.json", b"{}")
+    for name in ("lock", "state.json"):
+        status = (directory / name).stat()
+        assert (status.st_uid, status.st_gid) == (12345, 54321), name

@@ -22,6 +22,7 @@ from dzagent.model import (
     Wanted,
 )
 from dzagent.protect import SSH_LOCAL, SSH_PEER
+from tests.owning import ours
 
 ANY = IPv4Network("0.0.0.0/0")
 RPC = IPv4Address("192.0.2.50")
@@ -40,7 +41,9 @@ def rule(src: IPv4Network, dst: IPv4Network) -> Rule:
 
 def plan(*objects: KernelObject, action: Action = Action.ADD) -> Plan:
     steps = [
-        Step(action, None, obj, "missing") if action is Action.ADD else Step(action, obj, None, "unwanted")
+        Step(action, None, obj, "missing")
+        if action is Action.ADD
+        else Step(action, ours(obj), None, "unwanted")
         for obj in objects
     ]
     return Plan("id", (tuple(steps),))

@@ -13,6 +13,7 @@ from dzagent.kernel.failures import classify
 from dzagent.kernel.iproute import MAX_SPLITS, IpRoute, failures
 from dzagent.kernel.run import Completed
 from dzagent.model import Action, Address, Interest, Link, Result, Route, Rule, Step
+from tests.owning import ours
 
 LINK = Link("doublezero0", IPv4Address("198.51.100.7"), IPv4Address("192.0.2.1"), 64, 1476, "dzagent:unicast")
 ADDRESS = Address("doublezero0", IPv4Interface("169.254.0.1/31"), "link")
@@ -36,8 +37,9 @@ class FakeRunner:
 
 
 def step(action: Action, obj: Link | Address | Route | Rule) -> Step:
-    before, after = (obj, None) if action is Action.DELETE else (None, obj)
-    return Step(action, before, after, "test")
+    if action is Action.DELETE:
+        return Step(action, ours(obj), None, "test")
+    return Step(action, None, obj, "test")
 
 
 def fails(stderr: str, code: int = 1) -> Completed:
@@ -210,3 +212,10 @@ def test_a_tool_that_cannot_start_is_raised() -> None:
 )
 def test_the_table_of_failures(action: Action, message: str, result: Result) -> None:
     assert classify("ip", 1, action, message) is result
+
+
+def test_an_ip_without_json_is_an_error_that_says_what_is_needed() -> None:
+    old = FakeRunner(fails('Option "-j" is unknown, try "ip -help".\n' + "usage " * 1000, 255))
+    with pytest.raises(ObservationError, match=r"exit 255.*needs iproute2 5\.15 or later") as caught:
+        IpRoute(old).observe(Interest(210, ("doublezero0",)))
+    assert len(str(caught.value)) < 700

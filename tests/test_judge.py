@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from dzagent.contested import Fight
 from dzagent.feed import LedgerView
 from dzagent.guard import Held
 from dzagent.hostfacts import Facts, Identity
@@ -28,13 +29,14 @@ from dzagent.model import (
     SeenLink,
     Step,
 )
-from dzagent.plan_links import Ownership
+from dzagent.ownership import Ownership
 from dzagent.policy import Policy
 from dzagent.render import Templates, parse_texts, render_service
 from dzagent.services import Host
 from dzagent.share import find
 from dzagent.status import ServiceView
 from dzagent.wishes import Wishes, keep_all, nothing
+from tests.owning import ours
 from tests.service_fakes import CLIENT, EDGE, run, service, snapshot
 
 SERVICE = service(run(EDGE), "unicast")
@@ -87,9 +89,11 @@ def test_a_quiet_pass_is_ready() -> None:
         "LedgerChanged": "False",
         "ClockRight": "Unknown",
         "Rendered": "True",
+        "Journaled": "True",
         "InSync": "True",
         "SessionUp": "Unknown",
         "Conflict": "False",
+        "Contested": "False",
         "Held": "False",
         "ForeignDaemon": "False",
         "StateMigrated": "Unknown",
@@ -99,6 +103,14 @@ def test_a_quiet_pass_is_ready() -> None:
 
 
 CONFLICT = Conflict(WANTED, "link doublezero0 of kind dummy", "Remove it.")
+FIGHT = Fight(MAKE, 7, "a link of somebody is in its place")
+BESIDE = Wishes(
+    {"unicast": TEXT},
+    {"unicast": SERVICE},
+    {},
+    {"multicast": "no user"},
+    problems=(Problem("TableShared", "table 100 is shared"),),
+)
 HELD = Held(
     Step(Action.ADD, None, RULE, "missing", Origin("unicast", "unicast/rule.ip", 3)), "it holds a gateway."
 )
@@ -131,6 +143,12 @@ HELD = Held(
         ({"plan": Plan("id", (), (CONFLICT,))}, "InSync", ("False", "Conflict")),
         ({"plan": Plan("id", ((MAKE,),))}, "InSync", ("False", "StepsLeft")),
         ({"plan": Plan("id", ((MAKE,),))}, "Ready", ("False", "StepsLeft")),
+        ({"wishes": BESIDE}, "Conflict", ("True", "ForeignNeighbour")),
+        ({"wishes": BESIDE}, "Ready", ("True", "Provisioned")),
+        ({"fights": (FIGHT,)}, "Contested", ("True", "Undone")),
+        ({"fights": (FIGHT,)}, "Ready", ("True", "Provisioned")),
+        ({"journal_problem": "the disk is full"}, "Journaled", ("False", "Failed")),
+        ({"journal_problem": "the disk is full"}, "Ready", ("True", "Provisioned")),
         ({"held": (HELD,)}, "Held", ("True", "WouldCapture")),
         ({"held": (HELD,)}, "Ready", ("False", "Held")),
         ({"wishes": keep_all({"unicast": TEXT}, PROBLEM)}, "Ready", ("False", "InvalidEndpoint")),
@@ -152,6 +170,20 @@ def test_in_manual_mode_the_condition_says_what_to_type() -> None:
     assert (status, why) == ("False", "Waiting")
     assert "dzagent apply abcd" in text
     assert "never writes" in conditions(report(plan=Plan("abcd", ((MAKE,),))), "observe")["InSync"][2]
+
+
+def test_a_fight_is_told_with_object_count_and_suspects_each_once() -> None:
+    many = tuple(replace(FIGHT, count=n) for n in range(8))
+    text = conditions(report(fights=many, suspects=("zebra runs",)))["Contested"][2]
+    assert text.count("link doublezero0") == 5
+    assert "and 3 more" in text
+    assert "repairs of late: 4" in text
+    assert text.endswith("a link of somebody is in its place; zebra runs")
+    first, second = complaints(report(fights=(FIGHT, replace(FIGHT, count=9)), suspects=("zebra runs",)))
+    assert first == second, "a count that moves is no news"
+    assert first.startswith("Contested: somebody keeps undoing link doublezero0")
+    extra = Step(Action.DELETE, ours(RULE), None, "not wanted any more")
+    assert "keeps adding rule" in complaints(report(fights=(Fight(extra, 7),)))[0]
 
 
 def test_a_kept_service_is_shown_from_its_text() -> None:
@@ -188,14 +220,18 @@ def test_everything_wrong_is_a_complaint() -> None:
         plan=Plan("id", (), (CONFLICT,)),
         held=(HELD,),
         render_problem="the disk is full",
+        fights=(FIGHT,),
+        journal_problem="no room",
         intent=IntentView(True, message="corrupt", readable=False),
         facts=Facts(Problem("ClientIpUnknown", "set client_ip."), Protected()),
     )
     assert [text.partition(":")[0] for text in complaints(seen)] == [
         "InvalidEndpoint",
         "Conflict",
+        "Contested",
         "Held",
         "Rendered",
+        "Journaled",
         "Intent",
         "ClientIpUnknown",
     ]

@@ -166,6 +166,13 @@ def test_values(world: World) -> None:
     assert value("dzagent_generation") == 3
 
 
+def test_conflicts_and_fights_are_counted(world: World) -> None:
+    world.publish(conflicts=[], contested=[{"object": "x"}, {"object": "y"}])
+    families = scrape(world)
+    assert families["dzagent_conflicts_objects"].samples["", ()] == 0
+    assert families["dzagent_contested_objects"].samples["", ()] == 2
+
+
 def test_fresh_data_is_not_stale(world: World) -> None:
     world.publish_ledger()
     assert scrape(world)["doublezero_onchain_stale_cache_age_seconds"].samples["", ()] == 0

@@ -12,8 +12,10 @@ import pytest
 from dzagent.errors import MigrationError, StateError
 from dzagent.foreign.sight import ForeignWatch
 from dzagent.foreign.turns import Turns, alone
+from dzagent.journal import Journal, here, read
+from dzagent.marks import ownership
 from dzagent.migration.ending import PATIENCE, Ending
-from dzagent.migration.scene import Scene, owner_of, read_desired
+from dzagent.migration.scene import Scene, read_desired
 from dzagent.migration.units import Unit
 from dzagent.model import Address, Route, Rule, SeenLink
 from dzagent.plan import interest, make_plan
@@ -29,7 +31,7 @@ def host(tmp_path: Path) -> Host:
 
 def rest_of_plan(host: Host) -> list[str]:
     """Return what a pass of dzagentd would do now, learned routes apart (BGP wants those)."""
-    owner = owner_of(host.config, host.policy)
+    owner = ownership(host.config, host.policy)
     desired = read_desired(host.config, owner)
     plan = make_plan(desired, host.kernel.observe(interest(desired, owner)), owner)
     learned = {replace(route, protocol=owner.protocol) for route in LEARNED}
@@ -338,6 +340,18 @@ def test_the_way_back_gives_everything_back_before_doublezerod_starts(host: Host
     assert host.eyes.look() is not None
     with pytest.raises(MigrationError, match="no migration to undo"):
         host.mover().undo(disable)
+
+
+def test_a_link_that_only_the_journal_knows_is_handed_back_and_forgotten(host: Host) -> None:
+    before = host.state()
+    host.migrate()
+    owner = ownership(host.config, host.policy)
+    Journal(host.config.paths.journal, here()).settle(owner, host.kernel.links.values())
+    seen(host, alias="")
+    assert host.mover().undo(lambda: None) == ()
+    assert host.state()[1:] == before[1:]
+    claims = read(host.config.paths.journal, here()).claims
+    assert not any(replace(owner, claims=claims).owns(link) for link in host.kernel.links.values())
 
 
 def test_a_unit_that_was_not_active_is_not_started(host: Host) -> None:

@@ -24,6 +24,7 @@ from dzagent.model import (
     Step,
     Wanted,
 )
+from dzagent.ownership import Claims, LinkClaim
 from dzagent.plan import Ownership, interest, make_plan
 
 OWNER = Ownership(210, {"doublezero0": "dzagent:unicast", "doublezero1": "dzagent:multicast"})
@@ -101,7 +102,7 @@ def test_a_link_is_changed_in_place_and_the_reason_says_what() -> None:
     assert step.reason == "differs: remote 192.0.2.9 -> 192.0.2.1"
 
 
-@pytest.mark.parametrize("edit", [replace(LINK, alias=""), replace(LINK, alias="x", up=False)])
+@pytest.mark.parametrize("edit", [replace(LINK, alias=""), replace(LINK, alias="", up=False)])
 def test_an_unmarked_link_is_adopted_if_it_is_what_we_would_make(edit: Link) -> None:
     result = plan(ALL, edit, ADDRESS, ROUTE, RULE)
     assert brief(result.steps) == [(Action.CHANGE, LINK)]
@@ -113,6 +114,7 @@ def test_an_unmarked_link_is_adopted_if_it_is_what_we_would_make(edit: Link) -> 
     [
         seen(replace(LINK, alias=""), "vxlan"),
         seen(replace(LINK, alias="", ttl=32)),
+        seen(replace(LINK, alias="theirs")),
         seen(replace(LINK, alias="theirs", extra=("ikey 0.0.0.1",))),
     ],
 )
@@ -124,6 +126,19 @@ def test_an_unmarked_link_of_our_name_is_a_conflict_and_nothing_stands_on_it(oth
     assert conflict.wanted.obj == LINK
     assert "doublezero0" in conflict.owner
     assert conflict.advice
+
+
+def test_a_person_is_told_why_a_link_is_not_adopted() -> None:
+    def advice(other: SeenLink) -> str:
+        return plan(ALL, other).conflicts[0].advice
+
+    assert "not adopted because it differs: ttl 32 -> 64." in advice(
+        seen(replace(LINK, alias="", ttl=32, up=False))
+    )
+    assert "`ip link set dev doublezero0 alias ''` lets the agent adopt it" in advice(
+        seen(replace(LINK, alias="x"))
+    )
+    assert advice(seen(replace(LINK, alias=""), "vxlan")).startswith("Remove it with `ip link delete")
 
 
 def test_an_unmarked_link_that_is_not_wanted_stays_with_its_addresses() -> None:
@@ -194,7 +209,8 @@ def test_names_and_aliases_of_others_cannot_forge_a_line() -> None:
         *plan(ALL, replace(LINK, name=evil, alias="")).conflicts,
         *plan(ALL, seen(replace(LINK, alias=evil), evil)).conflicts,
     ]
-    (step,) = plan(want(LINK), replace(LINK, alias=evil)).steps
+    known = replace(OWNER, claims=Claims((LinkClaim("doublezero0", 7, "gre"),)))
+    (step,) = make_plan(want(LINK), state(replace(LINK, alias=evil)), known).steps
     said = [text for conflict in conflicts for text in (conflict.owner, conflict.advice)] + [step.reason]
     assert len(said) == 5
     assert all(text.isprintable() for text in said)
@@ -234,7 +250,10 @@ def test_a_route_of_ours_with_the_same_key_is_changed() -> None:
 def test_a_key_that_somebody_else_holds_is_a_conflict_until_it_leaves() -> None:
     result = plan(ALL, LINK, ADDRESS, FOREIGN)
     assert result.phases == ()
-    assert result.conflicts[0].owner == "route 0.0.0.0/0 via 198.51.100.1 dev eth0 table 101 of protocol 4"
+    assert (
+        result.conflicts[0].owner
+        == "route 0.0.0.0/0 via 198.51.100.1 dev eth0 table 101 of protocol 4 (static)"
+    )
     assert brief(plan(ALL, LINK, ADDRESS).steps) == [(Action.ADD, ROUTE), (Action.ADD, RULE)]
 
 

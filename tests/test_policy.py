@@ -11,7 +11,16 @@ import pytest
 
 from dzagent import yamlfile
 from dzagent.errors import ConfigError
-from dzagent.policy import Edge, LedgerRules, Policy, Tunnel, find_policy, load_policy, parse_policy
+from dzagent.policy import (
+    Contested,
+    Edge,
+    LedgerRules,
+    Policy,
+    Tunnel,
+    find_policy,
+    load_policy,
+    parse_policy,
+)
 
 DEFAULT = Path(__file__).parent.parent / "policies" / "default.yaml"
 
@@ -24,8 +33,10 @@ def test_the_default_policy_is_the_programs_own() -> None:
     assert load_policy(DEFAULT) == Policy() == policy_of("")
 
 
-@pytest.mark.parametrize("kind", [Policy, Tunnel, Edge, LedgerRules])
-def test_the_default_policy_documents_every_key(kind: type[Policy | Tunnel | Edge | LedgerRules]) -> None:
+@pytest.mark.parametrize("kind", [Policy, Tunnel, Edge, LedgerRules, Contested])
+def test_the_default_policy_documents_every_key(
+    kind: type[Policy | Tunnel | Edge | LedgerRules | Contested],
+) -> None:
     text = DEFAULT.read_text(encoding="utf-8")
     for each in fields(kind):
         assert re.search(rf"^ *{each.name}:", text, re.MULTILINE), each.name
@@ -36,6 +47,7 @@ def test_every_key_is_read() -> None:
         "protocol: 186\noverlay_block: 10.0.0.0/8\nprefix_min_length: 24\nssh_ports: [22, 2222]\nabsent_polls: 3\n"
         "tunnel: {ttl: 32, mtu: 1400, pmtudisc: true}\n"
         "edge: {table_to: 4294967295, table_from: 7, priority_to: 1, priority_from: 32765}\n"
+        "contested: {after: 9, within: 60, longest: 5, calm: 7}\n"
     )
     assert policy == Policy(
         protocol=186,
@@ -45,6 +57,7 @@ def test_every_key_is_read() -> None:
         tunnel=Tunnel(32, 1400, pmtudisc=True),
         edge=Edge(4294967295, 7, 1, 32765),
         absent_polls=3,
+        contested=Contested(9, 60, 5, 7),
     )
 
 

@@ -17,9 +17,10 @@ from dzagent.desired import DesiredStore
 from dzagent.errors import KernelError, ObservationError
 from dzagent.feed import LedgerView
 from dzagent.foreign.firststart import TakenOver
-from dzagent.foreign.turns import Hindrance
+from dzagent.foreign.turns import HANDED_BACK, Hindrance
 from dzagent.hostfacts import HostProbe
 from dzagent.intent import IntentReader
+from dzagent.journal import Journal
 from dzagent.ledger.snapshot import Snapshot
 from dzagent.model import Address, Link, Result, Route, Rule, SeenLink
 from dzagent.policy import Policy
@@ -92,6 +93,7 @@ class World:
         self.feed, self.clock, self.policy = FakeFeed(), Clock(), Policy()
         self.config.paths.agent.mkdir(parents=True)
         self.ssh: frozenset[tuple[IPv4Address, IPv4Address]] = frozenset()
+        self.looks = 0
         self.restart()
 
     def restart(self) -> None:
@@ -110,8 +112,14 @@ class World:
                 ),
                 reporter=Reporter(config, version="0", pid=1, clock=self.clock),
                 now=self.clock,
+                journal=Journal(config.paths.journal, "here"),
+                managers=self._managers,
             )
         )
+
+    def _managers(self) -> tuple[str, ...]:
+        self.looks += 1
+        return ("zebra runs",)
 
     def _ssh_sessions(self, _: Collection[int]) -> frozenset[tuple[IPv4Address, IPv4Address]]:
         return self.ssh
@@ -605,3 +613,18 @@ def test_an_unreadable_state_of_doublezerod_matters_until_a_person_speaks(tmp_pa
     world.say(enabled=False)
     world.run()
     assert world.condition("StateMigrated") == ("Unknown", "NotNeeded")
+
+
+def test_a_link_that_was_handed_back_is_not_ours_by_the_journal(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.grant(IBRL)
+    link = world.kernel.links["doublezero0"]
+    assert link.tunnel is not None
+    bare = replace(link, alias="", tunnel=replace(link.tunnel, alias=""))
+    world.kernel.links["doublezero0"] = bare
+    world.say(enabled=False)
+    hinder(world, Hindrance(HANDED_BACK, "handed back"))
+    assert world.run(2) == 0
+    hinder(world, None)
+    assert world.run(2) == 0
+    assert world.kernel.links["doublezero0"] == bare

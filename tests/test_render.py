@@ -11,7 +11,7 @@ import pytest
 from dzagent.errors import GrammarError, TemplateError
 from dzagent.grammar import FILES
 from dzagent.model import Address, Link, Route, Rule, Service, UserType
-from dzagent.plan_links import Ownership
+from dzagent.ownership import Ownership
 from dzagent.policy import Edge, Policy, Tunnel
 from dzagent.render import Templates, parse_texts, render_service, stable
 from dzagent.share import find

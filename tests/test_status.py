@@ -44,6 +44,7 @@ from dzagent.status import (
     view_kept,
     view_service,
 )
+from tests.owning import ours
 
 ANY = IPv4Network("0.0.0.0/0")
 CLIENT, FAR, DZ_IP = (IPv4Address(text) for text in ("198.51.100.7", "192.0.2.1", "203.0.113.9"))
@@ -213,8 +214,10 @@ def test_a_conflict_names_owner_and_advice() -> None:
 
 def test_a_plan_is_shown_with_reasons_and_the_commands_as_they_would_run() -> None:
     moved = replace(LINK, remote=IPv4Address("192.0.2.9"))
-    change = Step(Action.CHANGE, moved, LINK, "differs: remote", Origin("unicast", "unicast/tunnel.ip", 3))
-    gone = Step(Action.DELETE, RULE, None, "not wanted any more")
+    change = Step(
+        Action.CHANGE, ours(moved), LINK, "differs: remote", Origin("unicast", "unicast/tunnel.ip", 3)
+    )
+    gone = Step(Action.DELETE, ours(RULE), None, "not wanted any more")
     held = Held(Step(Action.ADD, None, ROUTE, "missing", ORIGIN), "it would capture the gateway.")
     plan = Plan("abc123", ((change,), (gone,)), (Conflict(Wanted(ROUTE, ORIGIN), "x", "y"),))
     shown = plan_json(plan, (held,), "manual", 9.0)
@@ -242,7 +245,7 @@ def test_a_plan_is_shown_with_reasons_and_the_commands_as_they_would_run() -> No
 
 
 def test_a_step_that_has_no_safe_command_does_not_hide_the_others() -> None:
-    odd = Step(Action.DELETE, replace(RULE, extra=("iif a#b",)), None, "not wanted any more")
+    odd = Step(Action.DELETE, ours(replace(RULE, extra=("iif a#b",))), None, "not wanted any more")
     fine = Step(Action.ADD, None, RULE, "missing")
     shown = plan_json(Plan("x", ((odd, fine),)), (), "auto", 0.0)
     assert shown["commands"][0].startswith("# No safe command")

@@ -27,6 +27,7 @@ from dzagent.model import (
     Step,
     Wanted,
 )
+from dzagent.ownership import Ownership
 from dzagent.plan import plan_changes
 
 Learned: TypeAlias = Mapping[ServiceName, Mapping[str, Route]]
@@ -179,7 +180,11 @@ class Joiner:
         return () if self._joined is None else self._joined.problems
 
     def quick(
-        self, desired: Desired, observed: Observed, changes: Mapping[tuple[ServiceName, str], Route | None]
+        self,
+        desired: Desired,
+        observed: Observed,
+        changes: Mapping[tuple[ServiceName, str], Route | None],
+        owner: Ownership,
     ) -> Quick:
         """Plan changed routes alone, from what is known of the kernel: nothing is read, no table compared."""
         local = _local(desired, observed)
@@ -194,7 +199,7 @@ class Joiner:
             if route is not None and (route.src not in local or (rendered and _slot(route) in rendered)):
                 wanted = None
             item = None if wanted is None else Wanted(wanted, origins[key[0]])
-            new, old = plan_changes([(item, self.installed.get(key))])
+            new, old = plan_changes([(item, self.installed.get(key))], owner)
             make += new
             remove += old
             made += [key] * len(new)

@@ -123,7 +123,7 @@ class Bgp:
         """Return everything for people."""
         view = self._speaker.view()
         remarks = [("ExcludeList", problem) for problem in self._excludes.problems]
-        if self._policy.protocol in ADOPTED and self._zebra.exists():
+        if self._policy.protocol in ADOPTED and not absent(self._zebra):
             remarks.append(("ZebraAdopts", _ZEBRA.format(self._policy.protocol)))
         return replace(view, problems=(*view.problems, *remarks), expected=self._seen)
 

@@ -16,6 +16,7 @@ _BY_CONDITION = {
     "Rendered": "what works stays; correct the file that is named",
     "InSync": "`dzagent plan` shows the steps that are left",
     "Conflict": "`dzagent plan` names the owner; remove or rename that object",
+    "Journaled": "repairs go on; make room in /run, or make it writable",
     "Held": "`dzagent plan` shows what is withheld and why",
     "StateMigrated": "say what you want: `dzagent enable` or `dzagent disable`",
     "Contested": "find out what else changes these objects: `dzagent events`",

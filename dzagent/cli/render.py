@@ -22,7 +22,7 @@ from dzagent.grammar import FILES
 from dzagent.ledger.answers import is_address
 from dzagent.ledger.snapshot import Snapshot, build_snapshot
 from dzagent.model import SERVICE_NAMES, Decision, Keep, Problem, Provide, Service, ServiceName, Withdraw
-from dzagent.plan_links import Ownership
+from dzagent.ownership import Ownership
 from dzagent.policy import Policy, find_policy, load_policy
 from dzagent.protect import protect
 from dzagent.render import Templates, parse_texts, render_service

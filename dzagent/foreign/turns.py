@@ -24,6 +24,9 @@ from dzagent.state import read_intent
 CONDITION: Final = "ForeignDaemon"
 """The condition that is True while somebody else's turn lasts."""
 
+HANDED_BACK: Final = "HandedBack"
+"""The code of a hindrance: what was ours is doublezerod's again, and only its mark tells."""
+
 PATIENCE, STEP = 30.0, 0.05
 """Seconds that a migration waits for the end of a pass, and between two tries."""
 
@@ -82,7 +85,7 @@ class Turns:
             return Hindrance("MigrationUnfinished", message)
         if record.phase == "undone" and not self._enabled():
             message = "everything was handed back to doublezerod: nothing is changed until `dzagent enable`"
-            return Hindrance("HandedBack", message)
+            return Hindrance(HANDED_BACK, message)
         return None
 
     def _enabled(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
+from dzagent.errors import KernelTimeout
 from dzagent.kernel.protocol import Kernel
 from dzagent.model import Action, Address, Link, Outcome, Plan, Result, Route, Rule, ServiceName, Step
 
@@ -15,18 +16,24 @@ _GOOD = frozenset({Result.DONE, Result.GONE})
 def execute(kernel: Kernel, plan: Plan, resting: Iterable[Step] = ()) -> tuple[Outcome, ...]:
     """Run every phase and return one outcome a step, in the order of the plan.
 
-    A failed step does not stop the others, but what stands on it. resting: steps that failed lately and are not
-    in the plan because they are not due again: what stands on them is blocked as well.
+    A failed step does not stop the others, but what stands on it. A tool that had to be killed ends the plan: what
+    its steps did is not known until the kernel is read again, and the next tool would hang as well. resting: steps
+    that failed lately and are not in the plan because they are not due again: what stands on them is blocked too.
     Raises KernelError if the tool cannot be started.
     """
     failed = _Failed()
     for step in resting:
         failed.note(step)
     outcomes: list[Outcome] = []
+    hung: str | None = None
     for phase in plan.phases:
-        blocks = [failed.under(step) for step in phase]
+        blocks = [hung or failed.under(step) for step in phase]
         ready = [step for step, why in zip(phase, blocks, strict=True) if why is None]
-        results = iter(kernel.apply(ready) if ready else ())
+        try:
+            results = iter(kernel.apply(ready) if ready else ())
+        except KernelTimeout as error:
+            results = iter([Outcome(step, Result.TRANSIENT, str(error)) for step in ready])
+            hung = f"not tried: {error}"
         for step, why in zip(phase, blocks, strict=True):
             outcome = next(results) if why is None else Outcome(step, Result.BLOCKED, why)
             if outcome.result not in _GOOD:

@@ -22,6 +22,10 @@ _Task: TypeAlias = tuple[Step, tuple[str, ...]]
 MAX_SPLITS: Final = 32
 """How often the steps of a phase may run again in halves: enough to isolate three of 1,000."""
 
+MAX_SAID: Final = 500
+"""Characters of what `ip` says that a message repeats: one that is no iproute2 prints how it is used."""
+
+_NO_TABLE: Final = re.compile(r"FIB table does not exist")
 _UNREACHABLE: Final = re.compile(r"unreachable|No route to host|prohibited|Invalid (argument|cross-device)")
 
 
@@ -48,13 +52,14 @@ class IpRoute:
         """Read everything that `interest` covers; raises ObservationError if any part failed."""
         done = self._run("ip", observe.OPTIONS, observe.batch(interest))
         if done.code != 0:
-            raise ObservationError(f"ip could not read the kernel's state (exit {done.code}): {done.message}")
+            said = advised(" ".join(done.message.split())[:MAX_SAID])
+            raise ObservationError(f"ip could not read the kernel's state (exit {done.code}): {said}")
         observed = observe.decode(done.stdout, interest, self._known)
         self._indexes = {link.name: link.ifindex for link in observed.links}
         return observed
 
     def apply(self, steps: Sequence[Step]) -> tuple[Outcome, ...]:
-        """Run the steps in order in one process; raises KernelError only if `ip` cannot be started.
+        """Run the steps in order in one process; raises KernelError only if `ip` cannot be started or has to be killed.
 
         Arguments that `ip` does not understand end the process in the middle, whatever -force says. Then the
         steps run again in two halves, and so on, until the one that does it is alone.
@@ -92,6 +97,15 @@ class IpRoute:
         if _UNREACHABLE.search(done.message):
             return None
         raise ObservationError(f"ip could not look up the route to {dst} (exit {done.code}): {done.message}")
+
+    def foreign_routes(self, table: int, protocol: int) -> Sequence[str]:
+        """Return the routes of other protocols in a table, one line each; raises ObservationError."""
+        done = self._run("ip", ("-4", "-N", "-o", "route", "show", "table", str(table)))
+        if done.code != 0 and not _NO_TABLE.search(done.message):
+            raise ObservationError(f"ip could not read table {table} (exit {done.code}): {done.message}")
+        ours = re.compile(rf"\bproto {protocol}\b")
+        lines = done.stdout.decode(errors="replace").splitlines()
+        return tuple(line.strip() for line in lines if line.strip() and not ours.search(line))
 
     def _script(self, step: Step) -> tuple[str, ...] | Outcome:
         try:

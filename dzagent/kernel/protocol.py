@@ -21,7 +21,8 @@ class Kernel(Protocol):
     def apply(self, steps: Sequence[Step]) -> tuple[Outcome, ...]:
         """Run the steps of one phase, in order, each whether or not another failed; one outcome a step.
 
-        Raises KernelError only if the tool cannot be started: a failed step is an outcome.
+        Raises KernelTimeout if the tool had to be killed, and KernelError if it cannot be started: a failed step
+        is an outcome.
         """
 
     def source_for(self, dst: IPv4Address) -> IPv4Address | None:

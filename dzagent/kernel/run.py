@@ -14,7 +14,7 @@ from typing import IO, Protocol, cast
 
 import sh
 
-from dzagent.errors import KernelError
+from dzagent.errors import KernelError, KernelTimeout
 
 SEARCH_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 """Where programs are looked for: a fixed list, whatever the environment says."""
@@ -52,7 +52,7 @@ class Runner(Protocol):
     """Starts one program and waits for its end."""
 
     def __call__(self, program: str, args: Sequence[str], stdin: str = "") -> Completed:
-        """Run it to its end. Raises KernelError if it cannot be started, takes too long or says too much."""
+        """Run it to its end. Raises KernelTimeout if it takes too long, KernelError if it cannot start or says too much."""
 
 
 @dataclass(slots=True)
@@ -81,7 +81,8 @@ def run(
     """Run `program` with `stdin` as its input; any exit code is a result.
 
     timeout: seconds until its process group is killed. limit: bytes of standard output.
-    Raises KernelError if it is not installed, cannot be started, does not end in time or exceeds the limit.
+    Raises KernelTimeout if it does not end in time, KernelError if it is not installed, cannot be started or
+    exceeds the limit.
     """
     out, err, expired = _Sink(limit), _Sink(_ERROR_LIMIT), threading.Event()
     command = _find(program, search)
@@ -103,7 +104,7 @@ def run(
     finally:
         timer.cancel()
     if expired.is_set():
-        raise KernelError(f"{program} did not end within {timeout:g} s and was killed.")
+        raise KernelTimeout(f"{program} did not end within {timeout:g} s and was killed.")
     if out.size > limit:
         raise KernelError(f"{program} wrote more than {limit} bytes.")
     return Completed(int(process.exit_code), b"".join(out.chunks), b"".join(err.chunks))

@@ -14,7 +14,8 @@ from typing import Final
 
 from dzagent.grammar import format_object
 from dzagent.model import Address, Desired, Link, Observed, Route, Rule, SeenLink
-from dzagent.plan_links import Ownership, difference, printable
+from dzagent.ownership import Ownership
+from dzagent.plan_links import difference, printable
 from dzagent.policy import Edge
 from dzagent.status import describe
 

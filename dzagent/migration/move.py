@@ -6,6 +6,7 @@ until the record says that it is finished dzagentd writes nothing, even if this 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,11 +16,13 @@ from dzagent.config import Config
 from dzagent.errors import MigrationError
 from dzagent.foreign.record import Record, boot_id, read_record, write_record
 from dzagent.foreign.turns import alone
+from dzagent.journal import here, read
 from dzagent.kernel.protocol import Kernel
 from dzagent.kernel.run import Runner
+from dzagent.marks import ownership
 from dzagent.migration.adoption import Adoption, adopt, hand_back
 from dzagent.migration.ending import Ending
-from dzagent.migration.scene import Scene, owner_of, read_desired
+from dzagent.migration.scene import Scene, read_desired
 from dzagent.migration.swap import Failed, survey, swap
 from dzagent.migration.units import Units
 from dzagent.policy import Policy
@@ -67,7 +70,8 @@ class Mover:
         record = self.last()
         with alone(self.config.paths.turn, sleep=self.sleep):
             self._write(replace(record.now("undoing"), boot=self.boot()))
-            owner = owner_of(self.config, self.policy)
+            owner = ownership(self.config, self.policy)
+            owner = replace(owner, claims=read(self.config.paths.journal, here()).claims)
             observed = survey(self.kernel, owner.protocol, tuple(owner.links))
             changes = hand_back(observed, owner, self.policy.edge)
             # a link's mark goes last: by it the rest is found if this is broken off
@@ -80,6 +84,9 @@ class Mover:
         disable()
         self._release(record)
         self._write(replace(record.now("undone"), boot=self.boot()))
+        # the journal knows links of ours without their mark; dzagentd, if it runs, forgets them too
+        with contextlib.suppress(OSError):
+            self.config.paths.journal.unlink(missing_ok=True)
         send_wake(self.config.paths.wake, "undone")
         return tuple(f"{item.change.what}: {item.message}" for item in failed)
 
@@ -134,7 +141,7 @@ class Mover:
 
         Learned routes were agreed to as a kind: they came and went while doublezerod ran.
         """
-        owner = owner_of(self.config, self.policy)
+        owner = ownership(self.config, self.policy)
         observed = survey(self.kernel, owner.protocol, tuple(owner.links))
         now = adopt(observed, read_desired(self.config, owner), owner)
         named = frozenset(agreed.named)

@@ -11,14 +11,14 @@ from dzagent.errors import StateError
 from dzagent.foreign.oldstate import OldState, read_old_state
 from dzagent.foreign.record import Record, read_record
 from dzagent.foreign.sight import Eyes, Sighting
-from dzagent.grammar import mark
 from dzagent.kernel.protocol import Kernel
+from dzagent.marks import ownership
 from dzagent.migration.adoption import Adoption, adopt
 from dzagent.migration.flags import Findings, compare, parse_flags, read_words
 from dzagent.migration.swap import survey
 from dzagent.migration.units import Unit, Units
 from dzagent.model import Desired
-from dzagent.plan_links import Ownership
+from dzagent.ownership import Ownership
 from dzagent.policy import Policy
 from dzagent.render import parse_texts
 
@@ -69,12 +69,6 @@ class Scene:
         return (*undoing, *self.findings.blockers, *self.adoption.blockers)
 
 
-def owner_of(config: Config, policy: Policy) -> Ownership:
-    """Return how our objects are told."""
-    links = config.links
-    return Ownership(policy.protocol, {links.unicast: mark("unicast"), links.multicast: mark("multicast")})
-
-
 def read_desired(config: Config, owner: Ownership) -> Desired:
     """Return what dzagentd has rendered last. Raises StateError, GrammarError."""
     return parse_texts(DesiredStore(config.paths).read(), owner)
@@ -82,7 +76,7 @@ def read_desired(config: Config, owner: Ownership) -> Desired:
 
 def look(config: Config, policy: Policy, kernel: Kernel, units: Units, eyes: Eyes) -> Scene:
     """Look at everything. Raises ObservationError, StateError, GrammarError."""
-    owner = owner_of(config, policy)
+    owner = ownership(config, policy)
     observed = survey(kernel, owner.protocol, tuple(owner.links))
     seen, unit = eyes.look(), units.show(config.doublezerod.unit)
     return Scene(

@@ -1,0 +1,88 @@
+"""What dzagentd does instead of running: check the files that it would read, and take everything of ours down.
+
+Maintainer scripts call these; each prints what a person should know and returns an exit status.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from dzagent.config import DEFAULT_CONFIG, Config, load_config
+from dzagent.errors import DzagentError
+from dzagent.journal import here, read
+from dzagent.kernel.protocol import Kernel
+from dzagent.policy import Policy, find_policy, load_policy
+from dzagent.render import Templates
+from dzagent.share import places
+from dzagent.teardown import forget_wish, owners, tear_down
+
+UNUSABLE, INCOMPLETE = 2, 1
+"""Exit status: files that cannot be used; things that are still there."""
+
+
+def check_files(config_file: Path | None, policies: tuple[Path, ...]) -> int:
+    """Say whether configuration, policy and templates can be used: 0, else 2 and what to correct.
+
+    policies: where named policies are looked for.
+    """
+    try:
+        config = _config(config_file)
+        load_policy(find_policy(config.policy, policies))
+        Templates([config.templates, *places("templates")])
+    except DzagentError as error:
+        _say(str(error))
+        return UNUSABLE
+    return 0
+
+
+def remove_all(
+    config_file: Path | None, policies: tuple[Path, ...], *, kernel: Kernel, lock: Callable[[Path], int]
+) -> int:
+    """Take down everything of ours and leave the wish to be disabled: 0 if nothing is left, else 1.
+
+    lock: becomes the only writer of the kernel, or raises StateError.
+    """
+    config, policy = _known(config_file, policies)
+    try:
+        held = lock(config.paths.lock)
+        torn = tear_down(kernel, owners(config, policy, read(config.paths.journal, here()).claims))
+        _keep_disabled(config)
+        os.close(held)
+    except DzagentError as error:
+        _say(str(error))
+        return INCOMPLETE
+    if torn.summary:
+        click.echo(torn.summary)
+    for problem in torn.problems:
+        _say(problem)
+    return INCOMPLETE if torn.problems else 0
+
+
+def _config(config_file: Path | None) -> Config:
+    return load_config(config_file or DEFAULT_CONFIG, required=config_file is not None)
+
+
+def _known(config_file: Path | None, policies: tuple[Path, ...]) -> tuple[Config, Policy | None]:
+    """Return what can be read; the marks of the last start replace what cannot."""
+    config = Config()
+    try:
+        config = _config(config_file)
+        return config, load_policy(find_policy(config.policy, policies))
+    except DzagentError as error:
+        _say(f"{error}; going by the marks of the last start")
+        return config, None
+
+
+def _keep_disabled(config: Config) -> None:
+    try:
+        forget_wish(config.paths)
+    except DzagentError as error:
+        _say(f"the wish to be enabled stays on disk: {error}")
+
+
+def _say(text: str) -> None:
+    click.echo(f"dzagentd: {text}", err=True)
