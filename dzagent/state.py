@@ -67,7 +67,6 @@ def write_intent(path: Path, intent: Intent) -> None:
     with locked(path.parent / "lock"):
         _set_aside_if_corrupt(path)
         write_json(path, _document(intent), durable=True)
-    _give_to_owner_of_directory(path, path.parent / "lock")
 
 
 def write_first_intent(path: Path, intent: Intent) -> bool:
@@ -76,16 +75,7 @@ def write_first_intent(path: Path, intent: Intent) -> bool:
         if not absent(path):
             return False
         write_json(path, _document(intent), durable=True)
-    _give_to_owner_of_directory(path, path.parent / "lock")
     return True
-
-
-def _give_to_owner_of_directory(*made: Path) -> None:
-    """Whoever else writes here must be able to: root may have been the first (`dzagent migrate`, a reconciler)."""
-    for path in made if os.geteuid() == 0 else ():
-        with contextlib.suppress(OSError):
-            owner = path.parent.stat()
-            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def _document(intent: Intent) -> dict[str, Any]:

@@ -287,6 +287,23 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_record(tmp_path / "none.json") is None
 
 
+def test_a_record_of_a_careful_root_can_be_read_by_the_reconciler(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        write_record(tmp_path / "migration" / "record.json", Record("migrated", "b", 1.0, "u"))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "migration").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "migration" / "record.json").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_record_goes_through_no_symlink(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "migration").symlink_to("elsewhere")
+    with pytest.raises(StateError, match="symlink"):
+        write_record(tmp_path / "migration" / "record.json", Record("migrated", "b", 1.0, "u"))
+
+
 def test_no_place_for_the_lock_stops_no_repair(host: Host) -> None:
     host.paths.agent.rmdir()
     turns = Turns(host.paths, host.watch(), "boot 1")
@@ -455,4 +472,15 @@ def test_a_pinned_address_that_nobody_can_have_is_left_out_and_told(disk: Disk, 
 def test_a_disk_that_cannot_be_written_is_told(disk: Disk) -> None:
     disk.put("state.json", {"reconciler_enabled": True})
     disk.paths.state.write_text("a file in the place of the directory")
-    assert take_over(disk.paths, Doublezerod(disk.old), lambda: 7.0).corrupt
+    assert disk.start() == ("False", "NotWritten")
+
+
+def test_the_lock_beside_the_intent_is_for_the_whole_group(disk: Disk) -> None:
+    """The API, another user of the same group, must be able to lock what the reconciler has made."""
+    disk.put("state.json", {"reconciler_enabled": True})
+    before = os.umask(0o027)
+    try:
+        disk.start()
+    finally:
+        os.umask(before)
+    assert (disk.paths.intent.parent / "lock").stat().st_mode & 0o777 == 0o660

@@ -44,13 +44,20 @@ def take_over(paths: Paths, places: Doublezerod, now: Callable[[], float]) -> Ta
         return TakenOver("True", "Before", f"it was taken over at an earlier start: {paths.taken_over}")
     try:
         found = read_old_state(places.state)
-        if found is None:
-            return TakenOver()
+    except StateError as error:
+        return _failed("Unreadable", error)
+    if found is None:
+        return TakenOver()
+    try:
         return _taken(paths, found, now())
     except StateError as error:
-        message = f"what doublezerod was told cannot be taken over: {error}; say it again: `dzagent enable` or `disable`"
-        log.warning("%s", message)
-        return TakenOver("False", "Unreadable", message)
+        return _failed("NotWritten", error)
+
+
+def _failed(reason: str, error: StateError) -> TakenOver:
+    message = f"what doublezerod was told cannot be taken over: {error}; say it again: `dzagent enable` or `disable`"
+    log.warning("%s", message)
+    return TakenOver("False", reason, message)
 
 
 def _taken(paths: Paths, found: OldState, now: float) -> TakenOver:

@@ -61,10 +61,16 @@ def read_record(path: Path) -> Record | None:
 def write_record(path: Path, record: Record) -> None:
     """Write it durably: it must be there before what it tells about happens. Raises StateError.
 
-    Root writes it into a directory that may be another user's: through no symlink of theirs.
+    Root writes it into a directory that may be another user's, through no symlink of theirs; and whatever root's
+    umask says, the reconciler must be able to read it.
     """
     if path.parent.is_symlink():
         raise StateError(f"{path.parent} is a symlink: remove it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.chmod(0o755)
+    except OSError as error:
+        raise StateError(f"{path.parent} cannot be made ({error.strerror})") from error
     write_json(path, asdict(record), durable=True)
 
 
