@@ -86,6 +86,17 @@ def test_a_dry_run_shows_everything_and_does_nothing(host: Host, capsys: pytest.
     assert (host.state(), host.units.done, host.phase) == (before, [], "")
 
 
+def test_without_a_unit_it_says_what_is_left_to_a_person(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.units.unit = None
+    with agent(host):
+        go(host, dry_run=True)
+    out = " ".join(capsys.readouterr().out.split())
+    assert "unit: none; if anything else starts doublezerod" in out
+    assert "mask" not in out
+
+
 def test_the_plan_is_one_json_document(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     with agent(host):
         go(host, dry_run=True, as_json=True)
@@ -192,6 +203,24 @@ def test_a_disabled_agent_is_enabled_first(host: Host) -> None:
             take_over(made, dry_run=False, yes=True, timeout=0.3, as_json=False)
     assert read_intent(host.config.paths.intent) == Intent(True)
     assert host.phase == "migrated"
+
+
+def test_an_agent_that_was_enabled_in_vain_is_disabled_again(host: Host) -> None:
+    with agent(host, condition("Ready", "False", "Disabled", "off"), enabled=False, services=[]) as world:
+        host.render({})
+
+        def status() -> dict[str, Any]:
+            intent = read_intent(host.config.paths.intent)
+            if intent is not None and intent.enabled:
+                world.publish(conditions=changed(FOREIGN, RUNS))
+            return Client(host.config.paths.socket).status()
+
+        made = tool(host)
+        made.client = Watched(host.config.paths.socket, status)
+        with pytest.raises(Failure, match="the ledger grants no service"):
+            take_over(made, dry_run=False, yes=True, timeout=0.3, as_json=False)
+    assert read_intent(host.config.paths.intent) == Intent(False)
+    assert host.phase == ""
 
 
 class Watched(Client):

@@ -27,7 +27,15 @@ from dzagent.kernel.protocol import Kernel
 from dzagent.kernel.run import Runner, run
 from dzagent.migration.ending import Ending
 from dzagent.migration.move import Mover
-from dzagent.migration.readiness import DISABLED, NO_ENGINE, NOT_RUNNING, engine_answers, knows, not_ready
+from dzagent.migration.readiness import (
+    DISABLED,
+    NO_API,
+    NO_ENGINE,
+    NOT_RUNNING,
+    engine_answers,
+    knows,
+    not_ready,
+)
 from dzagent.migration.scene import Scene, look
 from dzagent.migration.units import Systemd, Units
 from dzagent.policy import Policy, find_policy, load_policy
@@ -146,27 +154,37 @@ def take_over(tool: Tool, *, dry_run: bool, yes: bool, timeout: float, as_json: 
         scene = tool.look()
         blockers = _blockers(tool, scene, tool.client.status())
     document = scene_document(scene, blockers)
-    if not as_json:
-        sheet = paper()
-        print_lines(scene_lines(scene, blockers, sheet), sheet)
-    if dry_run or blockers:
-        _end_early(document, blockers, as_json=as_json)
-        return
     try:
-        _ask("Do this?", yes=yes)
-    except click.Abort:
+        goes_on = _agreed(scene, document, blockers, dry_run=dry_run, yes=yes, as_json=as_json)
+    except (click.ClickException, click.Abort):
         if prepared:
             tool.client.disable()
         raise
+    if not goes_on:
+        return
     with _undisturbed():
         failed = tool.mover.migrate(scene, enabled=before)
     _finish(tool, document, failed, timeout, as_json=as_json)
 
 
+def _agreed(
+    scene: Scene, document: Json, blockers: tuple[str, ...], *, dry_run: bool, yes: bool, as_json: bool
+) -> bool:
+    """Show the plan and ask; tells whether to go on. Raises Failure for what is in the way, Abort for a no."""
+    if not as_json:
+        sheet = paper()
+        print_lines(scene_lines(scene, blockers, sheet), sheet)
+    if dry_run or blockers:
+        _end_early(document, blockers, as_json=as_json)
+        return False
+    _ask("Do this?", yes=yes)
+    return True
+
+
 def _blockers(tool: Tool, scene: Scene, status: Json) -> tuple[str, ...]:
     """Collect what is in the way. Nothing of the ledger's is needed where there is nothing to take over."""
     if not status:
-        return (NOT_RUNNING,)
+        return (NO_API,)
     needs = bool(scene.adoption.changes or scene.adoption.blockers)
     mine = not_ready(status, running=doc.running(status), enabled=doc.wanted(status)) if needs else ()
     if not doc.running(status):

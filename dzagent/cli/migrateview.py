@@ -55,6 +55,8 @@ def _facts(scene: Scene) -> Iterator[str]:
     yield f"doublezerod: {'runs, ' + scene.seen.how if scene.seen else 'does not run'}"
     if scene.unit is not None and scene.unit.there:
         yield f"unit: {scene.unit.name}, {scene.unit.load}"
+    elif scene.seen is not None:
+        yield "unit: none; if anything else starts doublezerod (a supervisor, a container), stop that yourself first"
     if scene.old is not None:
         yield f"its state: {_state(scene)}"
     if scene.unfinished:

@@ -14,6 +14,10 @@ READY: Final = frozenset(
 """Reasons of the condition Ready with which dzagentd knows what this host should have."""
 
 NOT_RUNNING: Final = "dzagentd does not run: start it (systemctl start dzagentd); while doublezerod runs it only looks, and changes nothing"
+NO_API: Final = (
+    "the API does not answer: start it and dzagentd (systemctl start dzagentd dzagent-api.socket); while doublezerod "
+    "runs they only look, and change nothing"
+)
 DISABLED: Final = (
     "dzagentd is disabled, so it does not know what this host should have: `dzagent enable` (while doublezerod runs it "
     "only looks, and changes nothing)"
