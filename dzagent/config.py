@@ -82,6 +82,36 @@ class Paths:
         return self.state / "intent" / "apply.json"
 
     @property
+    def approvals(self) -> Path:
+        """What a person lets past the guard."""
+        return self.state / "intent" / "approve.json"
+
+    @property
+    def confirmation(self) -> Path:
+        """The id of the plan that a person confirmed."""
+        return self.state / "intent" / "confirm.json"
+
+    @property
+    def undone(self) -> Path:
+        """What was rolled back, and is not done again by itself."""
+        return self.state / "undone.json"
+
+    @property
+    def trust(self) -> Path:
+        """By which templates, policy, version and configuration each service was made."""
+        return self.state / "trust.json"
+
+    @property
+    def checkpoint(self) -> Path:
+        """How the last change is undone, and until when somebody may confirm it."""
+        return self.agent / "rollback.json"
+
+    @property
+    def accepted(self) -> Path:
+        """What a person has let past the guard, and is in the kernel."""
+        return self.agent / "accepted.json"
+
+    @property
     def forget(self) -> Path:
         """A person's word that what is known of the ledger is to be forgotten."""
         return self.state / "intent" / "forget.json"
@@ -183,12 +213,12 @@ class Doublezerod:
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """Times in seconds: between polls of the ledger, between full readings of the kernel, total of one RPC call;
+    """Times in seconds: between polls of the ledger, between looks at the whole kernel, total of one RPC call;
     between searches for own users, and between lists of all devices while something needs them.
     """
 
     poll: float = 10.0
-    observe: float = 2.0
+    resync: float = 60.0
     rpc_timeout: float = 10.0
     search: float = 60.0
     devices: float = 120.0
@@ -211,7 +241,7 @@ class Config:
     """The whole configuration, checked. `rpc` may be empty: see `require_rpc`.
 
     websocket: URLs of subscriptions, empty for none. rpc_budget: requests a minute. outside_lookup: the URL that
-    tells this host's address, "" for none.
+    tells this host's address, "" for none. remarks: what a person should know about the file, one sentence each.
     """
 
     network: Network = "mainnet-beta"
@@ -232,6 +262,7 @@ class Config:
     commitment: Commitment = "finalized"
     full_fetch: bool = False
     doublezerod: Doublezerod = field(default_factory=Doublezerod)
+    remarks: tuple[str, ...] = ()
     file: str = str(DEFAULT_CONFIG)
 
     def require_rpc(self) -> tuple[str, ...]:
@@ -250,7 +281,7 @@ _TOP = (
     "log_level", "intervals", "directories", "links", "websocket", "rpc_budget", "commitment", "full_fetch",
     "outside_lookup", "doublezerod",
 )  # fmt: skip
-_INTERVALS = ("poll", "observe", "rpc_timeout", "search", "devices")
+_INTERVALS = ("poll", "resync", "observe", "rpc_timeout", "search", "devices")
 _DIRECTORIES = ("state", "run")
 _LINKS = ("unicast", "multicast")
 _DOUBLEZEROD = ("state", "socket", "unit")
@@ -307,6 +338,7 @@ def parse_config(item: Item | None, file: str) -> Config:
         doublezerod=_doublezerod(top),
         compat_socket=top.read("compat_socket", yamlfile.truth, False),
         log_level=top.read("log_level", yamlfile.one_of("debug", "info", "warning", "error"), "info"),
+        remarks=_remarks(top),
         file=file,
     )
 
@@ -455,11 +487,30 @@ def _intervals(top: Section) -> Intervals:
     part = yamlfile.subsection(top, "intervals", _INTERVALS)
     return Intervals(
         poll=part.read("poll", yamlfile.number(1, 3600, "seconds"), Intervals().poll),
-        observe=part.read("observe", yamlfile.number(0.1, 3600, "seconds"), Intervals().observe),
+        resync=_resync(part),
         rpc_timeout=part.read("rpc_timeout", yamlfile.number(0.5, 120, "seconds"), Intervals().rpc_timeout),
         search=part.read("search", yamlfile.number(10, 3600, "seconds"), Intervals().search),
         devices=part.read("devices", yamlfile.number(10, 86400, "seconds"), Intervals().devices),
     )
+
+
+def _remarks(top: Section) -> tuple[str, ...]:
+    old = yamlfile.subsection(top, "intervals", _INTERVALS).entries.get("observe")
+    if old is None:
+        return ()
+    where = f"{top.file}:{yamlfile.line_of(old.node)}"
+    return (
+        f"{where}: intervals.observe is called intervals.resync now, and need not be short: the kernel is watched",
+    )
+
+
+def _resync(part: Section) -> float:
+    """Read `resync`, or `observe`, which it was called before the kernel was watched."""
+    old = part.entries.get("observe")
+    if old is None or "resync" not in part.entries:
+        key = "resync" if old is None else "observe"
+        return part.read(key, yamlfile.number(0.1, 3600, "seconds"), Intervals().resync)
+    raise old.error("this is the old name of intervals.resync, which is set too: remove this line")
 
 
 def _paths(top: Section) -> Paths:

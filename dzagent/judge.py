@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -10,16 +11,20 @@ from dzagent.age import DataAge, ledger_conditions
 from dzagent.belongs import service_of_step
 from dzagent.bgp.session import UP, SessionView
 from dzagent.bgp.speaker import BgpView
+from dzagent.checkpoint import Pending
 from dzagent.conditions import Status
 from dzagent.contested import Fight
 from dzagent.errors import EngineGone
 from dzagent.feed import LedgerView
+from dzagent.firewall import binding, firewall
 from dzagent.foreign.firststart import TakenOver
 from dzagent.foreign.turns import CONDITION as FOREIGN
 from dzagent.foreign.turns import Hindrance
-from dzagent.guard import LEARNED, Held
+from dzagent.guard import LEARNED
+from dzagent.held import Held
 from dzagent.hostfacts import Facts
 from dzagent.intent import IntentView
+from dzagent.kernel.watch import WatchView
 from dzagent.model import (
     Address,
     Desired,
@@ -32,6 +37,7 @@ from dzagent.model import (
     ServiceName,
 )
 from dzagent.neighbours import SHARED
+from dzagent.rhythm import UNWATCHED
 from dzagent.status import ServiceView, describe, overlay_of, view_kept, view_service
 from dzagent.wishes import Wishes
 
@@ -55,7 +61,7 @@ class PassReport:
 
     plan: what is left to do after it. failing: how those steps of it ended that failed, now or earlier. fights: what
     somebody else keeps undoing. suspects: who may do so. journal_problem: why the journal cannot be written. ours: links
-    of ours in the kernel.
+    of ours in the kernel. pending: a change that is undone unless somebody confirms it.
     """
 
     intent: IntentView
@@ -72,9 +78,12 @@ class PassReport:
     outcomes: tuple[Outcome, ...]
     failing: tuple[Outcome, ...]
     bgp: BgpView | None = None
+    watch: WatchView | None = None
     age: DataAge = field(default_factory=DataAge)
     hindrance: Hindrance | None = None
     taken_over: TakenOver = field(default_factory=TakenOver)
+
+    pending: Pending | None = None
     fights: tuple[Fight, ...] = ()
     suspects: tuple[str, ...] = ()
     journal_problem: str | None = None
@@ -135,7 +144,7 @@ def complaints(report: PassReport) -> list[str]:
         f"Conflict: {describe(c.wanted.obj)} is held by {c.owner}. {c.advice}" for c in report.plan.conflicts
     ]
     found += [f"Contested: {fight_text(fight, report.suspects)}" for fight in report.fights]
-    found += [f"Held: {describe(item.step.target)}: {item.reason}" for item in report.held]
+    found += [f"Held: {text}" for text in held_things(report.held)]
     if report.render_problem:
         found.append(f"Rendered: {report.render_problem}")
     if report.hindrance is not None:
@@ -172,7 +181,6 @@ def judge(report: PassReport, services: Sequence[ServiceView], mode: str) -> lis
     identity = report.facts.identity
     known = not isinstance(identity, Problem)
     sync, session = _in_sync(report, mode), session_up(report)
-    held = "; ".join(f"{describe(item.step.target)}: {item.reason}" for item in report.held[:5])
     return [
         (
             "IntentReadable",
@@ -203,9 +211,12 @@ def judge(report: PassReport, services: Sequence[ServiceView], mode: str) -> lis
         session,
         ("Conflict", *_conflict(report)),
         ("Contested", *_flag(bool(report.fights), "Undone", _fights(report), "nobody undoes our repairs")),
-        ("Held", *_flag(bool(held), "WouldCapture", held, "nothing is withheld")),
         (FOREIGN, *_foreign(report.hindrance)),
         ("StateMigrated", *_taken_over(report)),
+        ("Held", *held_words(report.held)),
+        ("ConfirmPending", *_pending(report.pending)),
+        firewall(report.desired, report.after.nft, report.plan, report.failing),
+        *([] if report.watch is None else [_watching(report.watch)]),
         _ready(report, services, sync, session),
     ]
 
@@ -222,6 +233,51 @@ def _taken_over(report: PassReport) -> tuple[Status, str, str]:
     if taken.corrupt and not report.intent.silent:
         return "Unknown", "NotNeeded", "what is wanted has been said to dzagent itself"
     return taken.status, taken.reason, taken.message
+
+
+_HELD_REASONS = {
+    "capture": "WouldCapture",
+    "volume": "TooMuch",
+    "rollback": "RolledBack",
+    "dependent": "StandsOnHeld",
+}
+MAX_HELD_TOLD = 5
+"""Things that the condition names; `dzagent plan` shows all of them."""
+
+
+def held_words(held: Sequence[Held]) -> tuple[Status, str, str]:
+    """Say what is withheld, why, and how to let it through: each thing once, however many steps it has."""
+    told = held_things(held)
+    if not told:
+        return ("False", "None", "nothing is withheld")
+    more = [f"and {len(told) - MAX_HELD_TOLD} more: see `dzagent plan`"] if len(told) > MAX_HELD_TOLD else []
+    following = sum(not item.id for item in held)
+    more += [f"{following} more steps wait for these"] if following else []
+    first = next(item for item in held if item.id)
+    return ("True", _HELD_REASONS[first.kind], "; ".join([*told[:MAX_HELD_TOLD], *more]))
+
+
+def held_things(held: Sequence[Held]) -> list[str]:
+    """Return one text for each thing that is withheld: what, why, and the command that lets it through."""
+    things: dict[str, list[Held]] = {}
+    for item in held:
+        if item.id:
+            things.setdefault(item.id, []).append(item)
+    return [_held_thing(name, items) for name, items in things.items()]
+
+
+def _held_thing(name: str, items: Sequence[Held]) -> str:
+    what = describe(items[0].step.target)
+    more = f" and {len(items) - 1} more" if len(items) > 1 else ""
+    return f"{what}{more}: {items[0].reason.rstrip('.')}; `dzagent approve {name}` lets it through once"
+
+
+def _pending(pending: Pending | None) -> tuple[Status, str, str]:
+    if pending is None:
+        return ("False", "None", "no change waits for its confirmation")
+    when = time.strftime("%H:%M:%S", time.gmtime(pending.deadline_at))
+    message = f"plan {pending.plan_id} is rolled back at {when} UTC unless you say `dzagent confirm {pending.plan_id}`"
+    return ("True", "Unconfirmed", message)
 
 
 def fight_text(fight: Fight, suspects: Sequence[str]) -> str:
@@ -312,6 +368,14 @@ def bgp_problems(bgp: BgpView | None) -> list[Problem]:
     return found
 
 
+def _watching(watch: WatchView) -> Judgement:
+    """Say whether changes of the kernel are seen at once; while they are not, it is read every few seconds."""
+    if watch.healthy:
+        return ("Watching", "True", "Monitoring", "changes of the kernel are seen as they happen")
+    message = f"the kernel is read every {UNWATCHED:g} s instead: {watch.message or 'the watch begins'}"
+    return ("Watching", "False", "NoMonitor", message)
+
+
 def _flag(on: bool, reason: str, message: str, otherwise: str) -> tuple[Status, str, str]:
     return ("True", reason, message) if on else ("False", "None", otherwise)
 
@@ -321,26 +385,32 @@ def _count(steps: int) -> str:
 
 
 def _in_sync(report: PassReport, mode: str) -> Judgement:
-    steps = len(report.plan.steps)
-    failed = report.failing
+    left = binding(report.plan, report.failing)
+    steps, failed = len(left), [outcome for outcome in report.failing if outcome.step in left]
+    waiting = sum(item.kind in {"volume", "rollback"} for item in report.held)
+    if waiting and not steps:
+        return ("InSync", "False", "Held", f"{_count(waiting)} withheld: see `dzagent plan`")
     if not steps and not report.plan.conflicts:
         return ("InSync", "True", "Equal", "the kernel holds what the files say")
     if report.plan.conflicts and not steps:
         return ("InSync", "False", "Conflict", f"{len(report.plan.conflicts)} objects are held by others")
-    if report.hindrance is not None:
-        return (
-            "InSync",
-            "False",
-            report.hindrance.code,
-            f"{_count(steps)} waiting for our turn",
-        )
-    if mode != "auto":
-        hint = f"dzagent apply {report.plan.id}" if mode == "manual" else "observe mode never writes"
-        return ("InSync", "False", "Waiting", f"{_count(steps)} waiting ({hint})")
-    if report.intent.enabled is None:
-        return ("InSync", "Unknown", "IntentUnknown", f"{_count(steps)} waiting: {report.intent.message}")
+    waits = _waiting(report, mode, _count(steps))
+    if waits is not None:
+        return waits
     why = failed[0].message if failed else "they are retried"
     return ("InSync", "False", "StepsLeft", f"{_count(steps)} left: {why}")
+
+
+def _waiting(report: PassReport, mode: str, steps: str) -> Judgement | None:
+    """Say what the steps that are left wait for; None if they need not wait."""
+    if report.hindrance is not None:
+        return ("InSync", "False", report.hindrance.code, f"{steps} waiting for our turn")
+    if mode != "auto":
+        hint = f"dzagent apply {report.plan.id}" if mode == "manual" else "observe mode never writes"
+        return ("InSync", "False", "Waiting", f"{steps} waiting ({hint})")
+    if report.intent.enabled is None:
+        return ("InSync", "Unknown", "IntentUnknown", f"{steps} waiting: {report.intent.message}")
+    return None
 
 
 def _ready(

@@ -10,6 +10,8 @@ tell     publish status and plan, if they changed               (report)
 from __future__ import annotations
 
 import logging
+import random
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -25,16 +27,23 @@ from dzagent.config import Config
 from dzagent.contested import Contest
 from dzagent.desired import DesiredStore
 from dzagent.doubt import textless
+from dzagent.drive import Drive, cpu_seconds
 from dzagent.errors import DzagentError, ObservationError
 from dzagent.feed import LedgerView
+from dzagent.firewall import LeakGuard, firewall_problems
 from dzagent.foreign.firststart import TakenOver
 from dzagent.foreign.turns import HANDED_BACK, Hindrance
-from dzagent.guard import Held, own_addresses, withhold
+from dzagent.guard import own_addresses, withhold
+from dzagent.held import Held
 from dzagent.hostfacts import Facts, HostProbe
 from dzagent.intent import IntentReader, IntentView
 from dzagent.journal import Journal
 from dzagent.judge import PassReport
 from dzagent.kernel.protocol import Kernel
+from dzagent.kernel.watched import WatchedKernel
+from dzagent.kernel.watchlines import NOTHING
+from dzagent.keyed import repairs
+from dzagent.marks import ownership
 from dzagent.model import (
     SERVICE_NAMES,
     Desired,
@@ -48,11 +57,16 @@ from dzagent.model import (
 from dzagent.neighbours import Around, Neighbours
 from dzagent.notify import Pulse
 from dzagent.ownership import Ownership
+from dzagent.plan_nft import table_handle
 from dzagent.planner import Planner, Setting
 from dzagent.policy import Policy
 from dzagent.protect import SSH_PEER
 from dzagent.render import Templates
 from dzagent.report import Reporter
+from dzagent.rhythm import Passed, Rhythm
+from dzagent.safeguards import Ask, Safeguards
+from dzagent.screen import Screen
+from dzagent.state import ApplyRequest
 from dzagent.texts import RenderedTexts
 from dzagent.wake import Wake
 from dzagent.wisher import Before, Wisher
@@ -63,6 +77,10 @@ audit = logging.getLogger("dzagent.audit")
 
 MAX_EXACT = 512
 """Keys of static routes whose holder is read in every pass; more than the ledger's groups ever are."""
+
+
+GROUND_SECONDS = 5.0
+"""How long new learned routes are judged by what the last pass knew to be protected: SSH sessions come and go."""
 
 
 class Feed(Protocol):
@@ -103,6 +121,7 @@ class Parts:
 
     turn: entered for every pass, gives the reason why it may not write, None if it may. taken_over: what became of
     doublezerod's state at this start.
+    watched: `kernel` again, if it is watched.
     """
 
     config: Config
@@ -118,10 +137,13 @@ class Parts:
     bgp: Bgp | None = None
     turn: Callable[[], AbstractContextManager[Hindrance | None]] = nullcontext
     taken_over: TakenOver = field(default_factory=TakenOver)
+    watched: WatchedKernel | None = None
     pulse: Pulse = field(default_factory=Pulse)
     journal: Journal = field(default_factory=Journal)
     around: Around | None = None
     managers: Callable[[], tuple[str, ...]] = tuple
+    unix: Callable[[], float] = time.time
+    helper: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,18 +162,16 @@ class Reconciler:
         self._parts = parts
         links = parts.config.links
         self._links: Mapping[ServiceName, str] = {name: links.of(name) for name in SERVICE_NAMES}
-        self._owner = Ownership(
-            protocol=parts.policy.protocol,
-            links={links.unicast: "dzagent:unicast", links.multicast: "dzagent:multicast"},
-        )
+        self._owner = ownership(parts.config, parts.policy)
         self._interest = Interest(parts.policy.protocol, (links.unicast, links.multicast))
         self._wisher = Wisher(parts.policy, parts.templates, self._links)
         self._texts = RenderedTexts(parts.store, self._owner)
         self._joiner = Joiner()
+        self._leaks = LeakGuard()
         self._learned: tuple[int, Learned] = (0, {})
         self._unknown_peers: tuple[str, ...] = ()
         self._ground: _Ground | None = None
-        self._planner = Planner(parts.policy, self._links, self._joiner)
+        self._planner = Planner(self._links, self._joiner)
         self._actor = Actor(
             parts.kernel,
             parts.reporter,
@@ -162,22 +182,53 @@ class Reconciler:
             parts.managers,
         )
         self._neighbours = Neighbours(parts.around, parts.policy.protocol, parts.now)
+        self._safeguards = Safeguards(
+            Ask(
+                config=parts.config,
+                policy=parts.policy,
+                kernel=parts.kernel,
+                reporter=parts.reporter,
+                owner=self._owner,
+                journal=parts.journal,
+                links=self._links,
+                now=parts.now,
+                unix=parts.unix,
+                helper=parts.helper,
+            )
+        )
         self._passed_at = 0.0
         self._hindrance: Hindrance | None = None
+        self.tried = 0
+        """How many steps were tried so far."""
 
     def run(self, wake: Wake, stopping: Callable[[], bool]) -> None:
         """Run passes until told to stop. Stopping leaves the kernel as it is: stop is not disable."""
-        reasons: frozenset[str] = frozenset()
-        while not stopping():
-            if reasons != {"routes"} or not self.run_changes():
-                self.run_pass()
-            due = self._passed_at + self._parts.config.intervals.observe - self._parts.now()
-            reasons = self._parts.pulse.rest(wake.wait, max(0.0, due), self._parts.reporter.headline)
+        parts, paths = self._parts, self._parts.config.paths
+        rhythm = Rhythm(parts.config.intervals.resync, time.monotonic, random.random)
+        files = (paths.intent, paths.approval, paths.approvals, paths.confirmation)
+        Drive(self, rhythm, cpu_seconds, self._rest, parts.watched, files).run(wake, stopping)
+
+    def _rest(self, wait: Callable[[float], frozenset[str]], seconds: float) -> frozenset[str]:
+        """Wait for reasons, or until a change has to be undone; let the service manager hear that the loop is alive."""
+        left = self._safeguards.seconds_left()
+        seconds = seconds if left is None else min(seconds, left)
+        reasons = self._parts.pulse.rest(wait, seconds, self._parts.reporter.headline)
+        return reasons | {"deadline"} if self._safeguards.seconds_left() == 0.0 else reasons
+
+    @property
+    def urgent(self) -> bool:
+        """Whether the watch has seen that objects of ours are touched."""
+        return self._parts.watched is not None and self._parts.watched.news().urgent
+
+    def resync_asked(self, token: str) -> None:
+        """The next pass is one that a person asked for."""
+        self._parts.reporter.resync_asked(token)
 
     def run_changes(self) -> bool:
         """Carry out what changed of the learned routes since the last time; False if a whole pass is needed.
 
-        Works on the difference alone, from what the last pass knew of the kernel: nothing is read.
+        Works on the difference alone, from what the last pass knew of the kernel: nothing is read but the learned
+        routes that the watch says somebody has touched.
         """
         try:
             with self._parts.turn() as hindrance:
@@ -188,11 +239,11 @@ class Reconciler:
             log.exception("unexpected failure while routes were changed")
         return False
 
-    def run_pass(self) -> None:
+    def run_pass(self) -> Passed:
         """Run one pass. Whatever fails is reported; the next pass tries again from what is then true."""
         try:
             with self._parts.turn() as self._hindrance:
-                self._pass()
+                return self._pass()
         except ObservationError as error:
             self._parts.reporter.failed("ObservationFailed", str(error))
         except DzagentError as error:
@@ -200,9 +251,11 @@ class Reconciler:
         except Exception as error:  # the loop's boundary: a defect must not end the agent
             log.exception("unexpected failure of a pass")
             self._parts.reporter.failed("InternalError", f"internal error: {error!r}")
+        return Passed(failed=True)
 
-    def _pass(self) -> None:
+    def _pass(self) -> Passed:
         self._ground, self._passed_at = None, self._parts.now()
+        self._safeguards.first(self._parts.intent.read())
         observed = self._look()
         intent = _settle(self._parts.intent.read(), observed, self._owner)
         view, facts = self._look_around(observed, intent)
@@ -213,11 +266,20 @@ class Reconciler:
         generation = self._texts.write(wishes)
         self._listen(wishes, observed, intent)
         observed = self._observe_keys(desired, observed)
-        setting = self._setting(wishes, facts, view, desired)
-        desired, held = withhold(desired, facts.protected, setting.own, setting.installed)
+        whole, guards = desired, self._guards(wishes, facts, desired, observed, intent)
+        desired, held = withhold(desired, facts.protected, guards.own, guards.installed, guards.permits)
+        desired, unguarded = self._leaks.limit(desired)
+        setting = self._setting(wishes, view, guards, held)
         acted = self._act(desired, observed, setting, intent)
+        self._safeguards.settle(wishes, intent, whole, self._learned[1], acted)
         self._remember(desired, setting, acted, intent)
-        problems = (*self._route_problems(setting), *self._neighbours.problems(desired, acted.observed))
+        beside = self._neighbours.problems(desired, acted.observed)
+        problems = (
+            *self._problems(guards),
+            *beside,
+            *unguarded,
+            *firewall_problems(desired, acted.observed),
+        )
         self._parts.reporter.tell(
             PassReport(
                 intent=intent,
@@ -241,16 +303,34 @@ class Reconciler:
                 age=age,
                 hindrance=self._hindrance,
                 taken_over=self._parts.taken_over,
+                pending=self._safeguards.pending,
+                watch=None if self._parts.watched is None else self._parts.watched.view(),
             )
+        )
+        others = bool(held or acted.held or beside or self._hindrance)
+        return self._ending(acted, facts, others)
+
+    def _ending(self, acted: Acted, facts: Facts, others: bool) -> Passed:
+        """Say when the next pass should be; `others`: something is withheld, in our places, or at work, and may go unseen."""
+        self.tried += len(acted.outcomes)
+        left = bool(acted.plan.steps or acted.plan.conflicts or others)
+        retry_at = self._actor.next_due() if acted.failing and self._parts.config.apply == "auto" else None
+        return Passed(
+            changed=bool(acted.outcomes),
+            unsettled=left or isinstance(facts.identity, Problem),
+            retry_in=None if retry_at is None else retry_at - self._parts.now(),
         )
 
     def _look(self) -> Observed:
         """Read the kernel: the end of whatever was begun."""
         observed = self._parts.kernel.observe(self._interest)
+        journal = self._parts.journal
         self._parts.pulse.observed()
         if self._hindrance is not None and self._hindrance.code == HANDED_BACK:
-            self._parts.journal.disown()
-        self._owner = self._parts.journal.settle(self._owner, observed.links)
+            journal.disown()
+        known = replace(self._owner, claims=journal.claims)
+        table = table_handle(observed.nft, known, journal.claims.table)
+        self._owner = journal.settle(self._owner, observed.links, table)
         return observed
 
     # ---- look ----------------------------------------------------------------------------------------
@@ -295,14 +375,15 @@ class Reconciler:
         if acts and intent.enabled is not None and not acted.plan.steps:
             self._ground = _Ground(desired, acted.observed, setting)
 
-    def _route_problems(self, setting: Setting) -> tuple[Problem, ...]:
-        """Return what a person should know about learned routes: such as that they lead to an SSH peer."""
+    def _problems(self, guards: Screen) -> tuple[Problem, ...]:
+        """Return what a person should know about learned routes, such as that they lead to an SSH peer, and safeguards."""
         installed = self._joiner.installed
         return (
+            *self._safeguards.problems,
             *self._joiner.problems,
             *(
                 Problem("SshPeerRouted", f"{address}, {what}, is reached over DoubleZero now", name)
-                for address, what in setting.protected.addresses.items()
+                for address, what in guards.protected.addresses.items()
                 if what == SSH_PEER
                 for name in SERVICE_NAMES
                 if (name, f"{address}/32") in installed
@@ -310,24 +391,33 @@ class Reconciler:
         )
 
     def _changes(self) -> bool:
-        bgp, ground = self._parts.bgp, self._ground
-        if bgp is None or ground is None:
-            return False
-        if self._parts.now() - self._passed_at >= self._parts.config.intervals.observe:
-            return False
-        changes = bgp.changes(self._learned[0])
-        if changes is None:
-            return False
-        quick = self._joiner.quick(ground.desired, ground.observed, changes.routes, self._owner)
-        plan, _ = self._planner.check(quick.plan, ground.setting)
-        self._learned = (changes.version, {})
-        if not plan.steps:
+        bgp, ground, watched = self._parts.bgp, self._ground, self._parts.watched
+        touched = NOTHING if watched is None else watched.news()
+        changes = None if bgp is None else bgp.changes(self._learned[0])
+        if not touched and (bgp is None or (changes is not None and not changes.routes)):
             return True
-        outcomes = self._actor.run(plan, ground.setting.causes)
+        if bgp is None or ground is None or changes is None:
+            return False
+        if changes.routes and self._parts.now() - self._passed_at >= GROUND_SECONDS:
+            return False
+        if watched is not None and touched:
+            found = repairs(touched, bgp.learned()[1], self._joiner, watched)
+            if found is None:
+                return False
+            changes = replace(changes, routes={**changes.routes, **found})
+        quick = self._joiner.quick(ground.desired, ground.observed, changes.routes, self._owner)
+        plan, _ = self._planner.check(quick.plan, ground.observed, ground.setting)
+        self._learned = (changes.version, {})
+        due = self._actor.due(plan)
+        left = len(due.steps) < len(plan.steps) or (watched is not None and bool(watched.news()))
+        if not due.steps:
+            return not left
+        outcomes = self._actor.run(due, ground.setting.causes)
+        self.tried += len(outcomes)
         self._joiner.contest(outcomes)
         sound = self._joiner.done(quick, outcomes)
         self._tell_installed(bgp)
-        return sound
+        return sound and not left
 
     def _tell_installed(self, bgp: Bgp) -> None:
         if self._joiner.news:
@@ -338,7 +428,7 @@ class Reconciler:
 
     def _observe_keys(self, desired: Desired, observed: Observed) -> Observed:
         """Look again if the plan needs to know who holds keys that were not read: steady state never does."""
-        keys = _exact_keys(desired, self._joiner.contested)
+        keys = _exact_keys(desired, observed, self._owner, self._joiner.contested)
         if set(keys) <= set(self._interest.exact):
             if len(keys) < len(self._interest.exact):
                 self._interest = replace(self._interest, exact=keys)
@@ -346,39 +436,56 @@ class Reconciler:
         self._interest = replace(self._interest, exact=keys)
         return self._look()
 
-    def _setting(self, wishes: Wishes, facts: Facts, view: LedgerView, desired: Desired) -> Setting:
+    def _guards(
+        self, wishes: Wishes, facts: Facts, desired: Desired, observed: Observed, intent: IntentView
+    ) -> Screen:
+        bgp = None if self._parts.bgp is None else self._parts.bgp.view()
+        return self._safeguards.guards(facts, own_addresses(desired), observed, wishes, intent, bgp)
+
+    def _setting(self, wishes: Wishes, view: LedgerView, guards: Screen, held: tuple[Held, ...]) -> Setting:
         """Collect what limits the plan of this pass, and what its changes are due to."""
         slot = view.snapshot.slot if view.snapshot is not None else 0
-        return Setting(
-            owner=self._owner,
-            protected=facts.protected,
-            own=own_addresses(desired),
-            installed=facts.installed,
-            textless=textless(wishes),
-            causes=causes(wishes, slot),
-        )
+        return Setting(self._owner, guards, textless(wishes), causes(wishes, slot), held)
 
     def _act(self, desired: Desired, observed: Observed, setting: Setting, intent: IntentView) -> Acted:
+        used: list[Held] = []
+        # what a person has let through is one plan, with one way back
+        acts = (
+            self._parts.config.apply == "auto"
+            and intent.enabled is not None
+            and self._hindrance is None
+            and not setting.guards.approved
+        )
+
         def replan(seen: Observed) -> tuple[Plan, tuple[Held, ...]]:
             now = replace(setting, owner=self._owner)  # the last look may have found more of ours
-            return self._planner.plan(desired, seen, self._learned, self._unknown_peers, now)
+            first = self._planner.foundation(desired, seen, self._learned[1], now) if acts else None
+            if first is not None and first[0].steps:
+                return first
+            planned = self._planner.plan(desired, seen, self._learned, self._unknown_peers, now)
+            used.extend(self._planner.used)
+            return planned
 
         plan, held = replan(observed)
-        if not self._may_act(plan, intent):
+        may, request = self._may_act(plan, intent)
+        if not may or not self._safeguards.ready(plan, observed, used, request, setting.guards):
             return self._actor.stand(plan, held, observed)
-        return self._actor.act(plan, held, observed, Round(self._look, replan, setting.causes))
+        acted = self._actor.act(plan, held, observed, Round(self._look, replan, setting.causes))
+        self._safeguards.acted(plan, acted, used, setting.guards)
+        return acted
 
-    def _may_act(self, plan: Plan, intent: IntentView) -> bool:
+    def _may_act(self, plan: Plan, intent: IntentView) -> tuple[bool, ApplyRequest | None]:
         """Automatic mode acts, unless nobody knows what is wanted; manual mode acts on the plan asked for.
 
         Nobody acts while another agent runs.
         """
         mode = self._parts.config.apply
         if mode == "observe" or intent.enabled is None or self._hindrance is not None:
-            return False
+            return False, None
         if mode == "auto":
-            return True
-        return self._parts.reporter.take_request(plan)
+            return True, None
+        request = self._parts.reporter.take_request(plan)
+        return request is not None, request
 
 
 def _services_up(observed: Observed, owner: Ownership) -> frozenset[ServiceName]:
@@ -397,9 +504,19 @@ def _settle(intent: IntentView, observed: Observed, owner: Ownership) -> IntentV
 
 
 def _exact_keys(
-    desired: Desired, contested: Iterable[tuple[int, IPv4Network]]
+    desired: Desired, observed: Observed, owner: Ownership, contested: Iterable[tuple[int, IPv4Network]]
 ) -> tuple[tuple[int, IPv4Network], ...]:
-    """Return the keys of routes whose holder must be known: static ones, and learned ones that were not to be had."""
-    routes = (obj for obj in desired.objects if isinstance(obj, Route))
-    static = dict.fromkeys((route.table, route.dst) for route in routes)
+    """Return the keys of routes whose holder must be known: static ones that are missing, and learned ones that were
+    not to be had. Each costs the kernel a walk through its whole table.
+    """
+    wanted = tuple(obj for obj in desired.objects if isinstance(obj, Route))
+    numbers = {int(route.dst.network_address) for route in wanted}
+    held = {
+        (route.table, route.dst)
+        for route in observed.routes
+        if route.protocol == owner.protocol and int(route.dst.network_address) in numbers
+    }
+    static = dict.fromkeys(
+        (route.table, route.dst) for route in wanted if (route.table, route.dst) not in held
+    )
     return tuple(dict.fromkeys((*tuple(static)[:MAX_EXACT], *contested)))

@@ -14,6 +14,7 @@ from dzagent.config import Config
 from dzagent.errors import StateError
 from dzagent.feed import rpc_hosts
 from dzagent.files import write_json
+from dzagent.firewall import Counts
 from dzagent.intent import intent_stamp
 from dzagent.judge import (
     FAILED,
@@ -27,7 +28,7 @@ from dzagent.judge import (
     view,
 )
 from dzagent.model import SERVICE_NAMES, Outcome, Plan, Problem, Result, ServiceName
-from dzagent.state import read_apply_request
+from dzagent.state import ApplyRequest, read_apply_request
 from dzagent.status import (
     NO_SESSION,
     LastError,
@@ -61,9 +62,12 @@ class Reporter:
             for kind in ("provisions", "removals", "updates")
         }
         self._errors: dict[ServiceName, LastError] = {}
+        self._counts = Counts(clock)
         self._events: deque[dict[str, Any]] = deque(maxlen=MAX_EVENTS)
         self._last_apply: dict[str, Any] | None = None
         self._asked: str | None = None
+        self._resync: str | None = None
+        self._last_resync: dict[str, Any] | None = None
         self._request_stamp = intent_stamp(config.paths.approval)
         self._written: dict[str, dict[str, Any]] = {}
         self._told: frozenset[str] = frozenset()
@@ -93,28 +97,40 @@ class Reporter:
 
     # ---- manual mode -----------------------------------------------------------------------------------
 
-    def take_request(self, plan: Plan) -> bool:
-        """Whether a person asked for exactly this plan since the last look; each request counts once."""
+    def take_request(self, plan: Plan) -> ApplyRequest | None:
+        """Return the request for exactly this plan since the last look, None if there is none; each counts once."""
         stamp = intent_stamp(self._config.paths.approval)
         if stamp == self._request_stamp:
-            return False
+            return None
         self._request_stamp = stamp
         try:
             wanted = read_apply_request(self._config.paths.approval)
         except StateError as error:
             log.warning("%s", error)
-            return False
+            return None
         if wanted is None:
-            return False
-        if wanted == plan.id:
-            self._asked = wanted
-            return True
+            return None
+        if wanted.plan_id == plan.id:
+            self._asked = wanted.plan_id
+            return wanted
         message = f"the plan is {plan.id} now: look at it with `dzagent plan`, then apply that"
-        self._applied(wanted, "stale", message)
-        return False
+        self.applied(wanted.plan_id, "stale", message)
+        return None
 
-    def _applied(self, plan_id: str, result: str, message: str) -> None:
+    def applied(self, plan_id: str, result: str, message: str) -> None:
+        """Take in what became of a plan that a person asked for: it is shown as the last one."""
+        if plan_id == self._asked:
+            self._asked = None
         self._last_apply = {"plan_id": plan_id, "result": result, "message": message, "at": self._clock()}
+
+    def resync_asked(self, token: str) -> None:
+        """The next pass looks at everything because a person asked for it; `token` tells one wish from another."""
+        self._resync = token
+
+    def _resynced(self, result: str, message: str = "") -> None:
+        if self._resync is not None:
+            done = {"token": self._resync, "result": result, "message": message, "at": self._clock()}
+            self._last_resync, self._resync = done, None
 
     # ---- what happened ---------------------------------------------------------------------------------
 
@@ -136,12 +152,14 @@ class Reporter:
     def failed(self, reason: str, message: str) -> None:
         """A pass could not be finished; what was published before stays, with this said beside it."""
         log.error("pass: %s", message)
+        self._resynced("failed", message)
         self._set("InSync", "Unknown", reason, message)
         self._set("Ready", "False", reason, message)
         self._publish()
 
     def tell(self, report: PassReport) -> None:
         """Publish what a pass saw and did."""
+        self._resynced("done")
         self._complain(report)
         self._count(report)
         slot = self._slot(report)
@@ -150,8 +168,7 @@ class Reporter:
         self._judge(report, services)
         if self._asked is not None:
             failed = [o.message for o in report.outcomes if o.result in FAILED]
-            self._applied(self._asked, "failed" if failed else "applied", "; ".join(failed)[:500])
-            self._asked = None
+            self.applied(self._asked, "failed" if failed else "applied", "; ".join(failed)[:500])
         snapshot = report.view.snapshot
         identity = report.facts.identity
         known = not isinstance(identity, Problem)
@@ -167,6 +184,7 @@ class Reporter:
             "conflicts": [conflict_json(c) for c in report.plan.conflicts],
             "contested": [fight_json(fight, report.suspects) for fight in report.fights],
             "withdrawn": dict(report.wishes.withdrawn),
+            "firewall": self._counts.show(report.after.nft),
             "matched_users": {n: int(known and n in report.wishes.granted) for n in SERVICE_NAMES},
         }
         self._publish()
@@ -250,6 +268,7 @@ class Reporter:
             "conditions": [condition_json(c) for c in self._conditions.all.values()],
             "counters": self._counters,
             "last_apply": self._last_apply,
+            "last_resync": self._last_resync,
         }
         self._write("status.json", document, stamp="updated_at")
         self._write("events.json", {"events": list(self._events)}, stamp="")

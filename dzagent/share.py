@@ -15,9 +15,6 @@ Kind = Literal["templates", "policies"]
 PREFIXES = (sys.prefix, sysconfig.get_path("data"), "/usr")
 """Where the data files of an installation go, with share/dzagent behind it."""
 
-SITE_POLICIES = Path("/etc/dzagent/policies")
-"""Where an operator's named policies are looked for first."""
-
 
 def share_dirs(prefixes: tuple[str, ...] = PREFIXES) -> tuple[Path, ...]:
     """Directories that may hold `templates/` and `policies/`, best first.

@@ -145,6 +145,7 @@ def test_the_result_as_json_says_what_is_missing(host: Host, capsys: pytest.Capt
     [
         ([condition("Ready", "False", "NoLedgerAnswer", "no answer yet")], {}, "NoLedgerAnswer"),
         ([], {"mode": "observe"}, "apply: observe"),
+        ([RUNS, condition("ConfirmPending", "True", "Unconfirmed", "plan 1")], {}, "dzagent confirm"),
     ],
 )
 def test_an_agent_that_does_not_know_enough_is_in_the_way(

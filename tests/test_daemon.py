@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ from click.testing import CliRunner
 from dzagent.config import Config, Doublezerod, Paths
 from dzagent.daemon import LOCK_SECONDS, Daemon, main, take_lock
 from dzagent.errors import StateError
+from dzagent.marks import ownership, read_marks
+from dzagent.notify import Pulse
+from dzagent.policy import Policy
 from dzagent.state import Intent, read_intent
 
 
@@ -72,6 +76,22 @@ def test_the_first_start_takes_over_what_doublezerod_was_told(tmp_path: Path) ->
 def test_a_corrupt_state_of_doublezerods_ends_no_start(tmp_path: Path) -> None:
     config = started(tmp_path, '{"reconciler_enabled":tr')
     assert read_intent(config.paths.intent) is None
+
+
+def test_a_run_leaves_its_marks_and_says_that_it_stops(tmp_path: Path) -> None:
+    config = Config(paths=Paths(tmp_path / "state", tmp_path / "run"))
+    config.paths.agent.mkdir(parents=True)
+    heard: list[bytes] = []
+    daemon = Daemon(config, Pulse(heard.append))
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    daemon._stopping.set()
+    try:
+        daemon.run()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert read_marks(config) == ownership(config, Policy())
+    assert heard == [b"STOPPING=1"]
 
 
 @pytest.mark.parametrize(

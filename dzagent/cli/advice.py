@@ -13,12 +13,15 @@ _BY_CONDITION = {
     "LedgerStale": "what the services then do is ledger.stale of the policy; look at rpc in the configuration",
     "LedgerChanged": "if the ledger was replaced on purpose: `dzagent ledger forget`",
     "ClockRight": "set this host's clock",
+    "Watching": "what is deleted comes back within seconds; see the log of dzagentd",
     "Rendered": "what works stays; correct the file that is named",
     "InSync": "`dzagent plan` shows the steps that are left",
     "Conflict": "`dzagent plan` names the owner; remove or rename that object",
+    "Firewall": "`dzagent plan` shows what nft is told",
     "Journaled": "repairs go on; make room in /run, or make it writable",
     "Held": "`dzagent plan` shows what is withheld and why",
     "StateMigrated": "say what you want: `dzagent enable` or `dzagent disable`",
+    "ConfirmPending": "look whether everything you need still works, then confirm it",
     "Contested": "find out what else changes these objects: `dzagent events`",
 }
 
@@ -34,7 +37,9 @@ def advice(condition: Json, status: Json) -> str:
     kind, reason = text(condition, "type"), text(condition, "reason")
     if kind == "Ready":
         return _for_ready(reason, status)
-    if kind == "InSync" and reason == "Waiting":
+    if (kind == "InSync" and reason in {"Waiting", "Held"}) or "`dzagent approve" in text(
+        condition, "message"
+    ):
         return ""  # its message says how to go on
     return _BY_CONDITION.get(kind, "")
 

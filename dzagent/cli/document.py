@@ -8,7 +8,7 @@ from typing import Any
 Json = Mapping[str, Any]
 
 GOOD_WHEN_FALSE = frozenset(
-    {"Conflict", "Contested", "ForeignDaemon", "Held", "LedgerChanged", "LedgerStale"}
+    {"ConfirmPending", "Conflict", "Contested", "ForeignDaemon", "Held", "LedgerChanged", "LedgerStale"}
 )
 """Conditions that name a trouble: good while they are False."""
 NO_TROUBLE = frozenset(

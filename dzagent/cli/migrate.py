@@ -38,8 +38,8 @@ from dzagent.migration.readiness import (
 )
 from dzagent.migration.scene import Scene, look
 from dzagent.migration.units import Systemd, Units
-from dzagent.policy import Policy, find_policy, load_policy
-from dzagent.share import SITE_POLICIES, places
+from dzagent.policy import SITE_POLICIES, Policy, find_policy, load_policy
+from dzagent.share import places
 from dzagent.state import Intent, read_intent, write_intent
 
 TIMEOUT = 120.0

@@ -25,12 +25,15 @@ DISABLED: Final = (
 NO_ENGINE: Final = "no BGP engine answers at {}: start it (systemctl start dzagent-bird), or the learned routes would be lost"
 
 
+def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    found = (c for c in status.get("conditions", ()) if isinstance(c, dict) and c.get("type") == kind)
+    return next(found, {})
+
+
 def ready_reason(status: Mapping[str, Any]) -> tuple[str, str]:
     """Return reason and message of the condition Ready, ("", "") without one."""
-    for item in status.get("conditions", ()):
-        if isinstance(item, dict) and item.get("type") == "Ready":
-            return str(item.get("reason", "")), str(item.get("message", ""))
-    return "", ""
+    ready = _condition(status, "Ready")
+    return str(ready.get("reason", "")), str(ready.get("message", ""))
 
 
 def knows(status: Mapping[str, Any]) -> bool:
@@ -47,6 +50,10 @@ def not_ready(status: Mapping[str, Any], *, running: bool, enabled: bool | None)
     if status.get("mode") == "observe":
         return (
             "the configuration says apply: observe, so that dzagentd would never take over: change it first",
+        )
+    if _condition(status, "ConfirmPending").get("status") == "True":
+        return (
+            "a change waits for its confirmation, and would be rolled back meanwhile: `dzagent confirm` it first",
         )
     reason, message = ready_reason(status)
     if reason not in READY:
