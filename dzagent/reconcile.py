@@ -13,6 +13,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
 from typing import Protocol
@@ -30,6 +31,8 @@ from dzagent.drive import Drive, cpu_seconds
 from dzagent.errors import DzagentError, ObservationError
 from dzagent.feed import LedgerView
 from dzagent.firewall import LeakGuard, firewall_problems
+from dzagent.foreign.firststart import TakenOver
+from dzagent.foreign.turns import HANDED_BACK, Hindrance
 from dzagent.guard import own_addresses, withhold
 from dzagent.held import Held
 from dzagent.hostfacts import Facts, HostProbe
@@ -116,6 +119,8 @@ class Bgp(Protocol):
 class Parts:
     """What the loop is made of; every effect behind a type that tests replace.
 
+    turn: entered for every pass, gives the reason why it may not write, None if it may. taken_over: what became of
+    doublezerod's state at this start.
     watched: `kernel` again, if it is watched.
     """
 
@@ -130,6 +135,8 @@ class Parts:
     reporter: Reporter
     now: Callable[[], float]
     bgp: Bgp | None = None
+    turn: Callable[[], AbstractContextManager[Hindrance | None]] = nullcontext
+    taken_over: TakenOver = field(default_factory=TakenOver)
     watched: WatchedKernel | None = None
     pulse: Pulse = field(default_factory=Pulse)
     journal: Journal = field(default_factory=Journal)
@@ -190,6 +197,7 @@ class Reconciler:
             )
         )
         self._passed_at = 0.0
+        self._hindrance: Hindrance | None = None
         self.tried = 0
         """How many steps were tried so far."""
 
@@ -223,7 +231,8 @@ class Reconciler:
         routes that the watch says somebody has touched.
         """
         try:
-            return self._changes()
+            with self._parts.turn() as hindrance:
+                return hindrance is None and self._changes()
         except DzagentError as error:
             log.info("a whole pass instead: %s", error)
         except Exception:  # the loop's boundary, as of a pass
@@ -233,7 +242,8 @@ class Reconciler:
     def run_pass(self) -> Passed:
         """Run one pass. Whatever fails is reported; the next pass tries again from what is then true."""
         try:
-            return self._pass()
+            with self._parts.turn() as self._hindrance:
+                return self._pass()
         except ObservationError as error:
             self._parts.reporter.failed("ObservationFailed", str(error))
         except DzagentError as error:
@@ -254,7 +264,7 @@ class Reconciler:
         wishes = self._wisher.wish(intent, view, facts, before)
         desired, wishes = self._texts.parse(wishes)
         generation = self._texts.write(wishes)
-        self._listen(wishes, observed)
+        self._listen(wishes, observed, intent)
         observed = self._observe_keys(desired, observed)
         whole, guards = desired, self._guards(wishes, facts, desired, observed, intent)
         desired, held = withhold(desired, facts.protected, guards.own, guards.installed, guards.permits)
@@ -291,14 +301,17 @@ class Reconciler:
                 ours=frozenset(link.name for link in acted.observed.links if self._owner.owns(link)),
                 bgp=None if self._parts.bgp is None else self._parts.bgp.view(),
                 age=age,
+                hindrance=self._hindrance,
+                taken_over=self._parts.taken_over,
                 pending=self._safeguards.pending,
                 watch=None if self._parts.watched is None else self._parts.watched.view(),
             )
         )
-        return self._ending(acted, facts, bool(held or acted.held or beside))
+        others = bool(held or acted.held or beside or self._hindrance)
+        return self._ending(acted, facts, others)
 
     def _ending(self, acted: Acted, facts: Facts, others: bool) -> Passed:
-        """Say when the next pass should be; `others`: something is withheld, or in our places, and may go unseen."""
+        """Say when the next pass should be; `others`: something is withheld, in our places, or at work, and may go unseen."""
         self.tried += len(acted.outcomes)
         left = bool(acted.plan.steps or acted.plan.conflicts or others)
         waits = bool(acted.failing or acted.fights) and self._parts.config.apply == "auto"
@@ -314,6 +327,8 @@ class Reconciler:
         observed = self._parts.kernel.observe(self._interest)
         journal = self._parts.journal
         self._parts.pulse.observed()
+        if self._hindrance is not None and self._hindrance.code == HANDED_BACK:
+            journal.disown()
         known = replace(self._owner, claims=journal.claims)
         table = table_handle(observed.nft, known, journal.claims.table)
         self._owner = journal.settle(self._owner, observed.links, table)
@@ -336,12 +351,15 @@ class Reconciler:
 
     # ---- learned routes ------------------------------------------------------------------------------------
 
-    def _listen(self, wishes: Wishes, observed: Observed) -> None:
-        """Tell BGP which services there are, and take what it has learned."""
+    def _listen(self, wishes: Wishes, observed: Observed, intent: IntentView) -> None:
+        """Tell BGP which services there are, and take what it has learned.
+
+        Two agents must not dial one device: sessions are not begun while another one runs, but may be ended.
+        """
         bgp = self._parts.bgp
         if bgp is None:
             return
-        if self._parts.config.apply != "observe":
+        if self._parts.config.apply != "observe" and (self._hindrance is None or intent.enabled is False):
             mine = (route for route in observed.routes if route.protocol == self._owner.protocol)
             self._unknown_peers = tuple(self._links[name] for name in sorted(bgp.want(wishes, mine)))
         self._learned = bgp.learned()
@@ -354,7 +372,8 @@ class Reconciler:
         if bgp is None:
             return
         self._tell_installed(bgp)
-        if self._parts.config.apply == "auto" and intent.enabled is not None and not acted.plan.steps:
+        acts = self._parts.config.apply == "auto" and self._hindrance is None
+        if acts and intent.enabled is not None and not acted.plan.steps:
             self._ground = _Ground(desired, acted.observed, setting)
 
     def _problems(self, guards: Screen) -> tuple[Problem, ...]:
@@ -433,7 +452,10 @@ class Reconciler:
         used: list[Held] = []
         # what a person has let through is one plan, with one way back
         acts = (
-            self._parts.config.apply == "auto" and intent.enabled is not None and not setting.guards.approved
+            self._parts.config.apply == "auto"
+            and intent.enabled is not None
+            and self._hindrance is None
+            and not setting.guards.approved
         )
 
         def replan(seen: Observed) -> tuple[Plan, tuple[Held, ...]]:
@@ -454,9 +476,12 @@ class Reconciler:
         return acted
 
     def _may_act(self, plan: Plan, intent: IntentView) -> tuple[bool, ApplyRequest | None]:
-        """Automatic mode acts, unless nobody knows what is wanted; manual mode acts on the plan asked for."""
+        """Automatic mode acts, unless nobody knows what is wanted; manual mode acts on the plan asked for.
+
+        Nobody acts while another agent runs.
+        """
         mode = self._parts.config.apply
-        if mode == "observe" or intent.enabled is None:
+        if mode == "observe" or intent.enabled is None or self._hindrance is not None:
             return False, None
         if mode == "auto":
             return True, None

@@ -166,9 +166,15 @@ def _worth_saying(condition: Json, status: Json) -> bool:
         return False
     if text(condition, "reason") == "AgentNotRunning":
         return False
+    if text(condition, "type") == "ForeignDaemon" and _is_verdict(condition, status):
+        return False
     if text(condition, "type") == "StatusReadable" and text(condition, "message") in texts(status, "notes"):
         return doc.running(status)
     return doc.troubling(condition)
+
+
+def _is_verdict(condition: Json, status: Json) -> bool:
+    return text(condition, "message") == text(doc.condition(status, "Ready"), "message")
 
 
 # ---- where the facts come from -------------------------------------------------------------------------------
