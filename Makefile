@@ -6,10 +6,10 @@ STAMP := .venv/.stamp
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint e2e bench deb lock clean
+.PHONY: help venv demo test lint e2e e2e-package bench deb lock clean
 
 help: ## show this
-	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' Makefile | expand -t 8
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
 venv: $(STAMP) ## .venv with the hash-pinned dependencies and the project
 
@@ -35,12 +35,27 @@ lint: venv ## ruff, mypy --strict, the import contract
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-NETNS := e2e/test_netns_kernel.py e2e/test_netns_routing.py e2e/test_netns_rollback.py e2e/test_bgp.py e2e/test_netns_own.py
+NETNS := $(addprefix e2e/,test_netns_kernel.py test_netns_routing.py test_netns_rollback.py test_netns_own.py \
+	test_netns_nft.py test_bgp.py test_watch.py)
 e2e: venv ## the whole system on a real kernel; TESTS="-k disable" selects
-	@e2e/lab/setup net bgp
+	@e2e/lab/setup net bgp firewalls
 	@$(BIN)/python -m pytest -p no:cacheprovider $(NETNS) $(TESTS) || test $$? = 5 # 5: TESTS selects none of these
 	@$(BIN)/python -m e2e.lab run --else-run -- python -m pytest -p no:cacheprovider e2e \
-		$(addprefix --ignore=,$(NETNS)) $(TESTS)
+		$(addprefix --ignore=,$(NETNS)) --ignore=e2e/package $(TESTS)
+	@$(MAKE) --no-print-directory e2e-package
+
+# TESTS may select none of a part (pytest's status 5). The story gives the machine longer: it is a whole host in there.
+STORY := e2e/package/test_story.py
+e2e-package: venv ## only the package: in trees, booted, as a story; PACKAGE=quick leaves out, SUITES=bookworm too
+	@e2e/lab/setup deb package $(if $(filter quick,$(PACKAGE)),,piuparts)
+	@packaging/deb $$(dpkg --print-architecture)
+	@$(BIN)/python -m pytest -p no:cacheprovider e2e/package --ignore=$(STORY) $(TESTS) || test $$? = 5
+ifeq ($(PACKAGE),quick)
+	@echo "==> LEFT OUT of this quick run: $(STORY) (the package on a host with tunnels), and all but one distribution"
+else
+	@$(BIN)/python -m e2e.lab run --else-run --limit 7200 -- python -m pytest -p no:cacheprovider $(STORY) $(TESTS) \
+		|| test $$? = 5
+endif
 
 bench: venv ## tables of costs, with ratios; never part of a verdict; BENCH=passes selects one
 	@set -e; for file in benchmarks/$(or $(BENCH),[a-z]*).py; do \

@@ -21,16 +21,20 @@ from dzagent.model import (
     SeenLink,
     Step,
 )
+from dzagent.nftmodel import NftSeen, NftTable
 
 
 def after(observed: Observed, steps: Iterable[Step]) -> Observed:
     """Return the state after every step has worked, one after the other."""
     links = {link.name: link for link in observed.links}
+    nft = observed.nft
     rest: dict[KernelObject, None] = {}
     for group in (observed.addresses, observed.routes, observed.rules):
         rest.update(dict.fromkeys(group))
     for step in steps:
-        if step.action is Action.DELETE and isinstance(step.before, Link):
+        if isinstance(step.target, NftTable):
+            nft = _table(step, nft)
+        elif step.action is Action.DELETE and isinstance(step.before, Link):
             links.pop(step.before.name, None)
             _drop(rest, [obj for obj in rest if _dev(obj) == step.before.name])
         elif isinstance(step.after, Link):
@@ -43,7 +47,14 @@ def after(observed: Observed, steps: Iterable[Step]) -> Observed:
         addresses=tuple(obj for obj in rest if isinstance(obj, Address)),
         routes=tuple(obj for obj in rest if isinstance(obj, Route)),
         rules=tuple(obj for obj in rest if isinstance(obj, Rule)),
+        nft=nft,
     )
+
+
+def _table(step: Step, seen: NftSeen) -> NftSeen:
+    if isinstance(step.after, NftTable):
+        return replace(seen, state="there", table=step.after)
+    return NftSeen(state="absent")
 
 
 def _change(rest: dict[KernelObject, None], step: Step) -> None:

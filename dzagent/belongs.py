@@ -6,12 +6,15 @@ from collections.abc import Mapping
 
 from dzagent.grammar import mark
 from dzagent.model import MAIN_TABLE, KernelObject, Link, Route, Rule, ServiceName, Step
+from dzagent.nftmodel import NftTable
 
 
 def service_of(obj: KernelObject, links: Mapping[ServiceName, str]) -> ServiceName | None:
     """Return the service of an object, None if it is none of ours; `links` are our links by service."""
     if isinstance(obj, Rule):
         return "unicast"  # only EdgeFiltering has rules
+    if isinstance(obj, NftTable):
+        return None  # the services share it
     if isinstance(obj, Link) and obj.name not in links.values():  # one of ours that somebody renamed
         return next((name for name in links if obj.alias == mark(name)), None)
     dev = obj.name if isinstance(obj, Link) else obj.dev

@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from dzagent.errors import GrammarError, StateError
 from dzagent.files import read_json, write_json
-from dzagent.grammar import format_object, parse
 from dzagent.model import KernelObject, Link, Rule
+from dzagent.nftmodel import NftTable
+from dzagent.objecttext import object_lines, read_object
 from dzagent.ownership import Ownership
 from dzagent.undo import Undo
 from dzagent.undone import Undone
@@ -66,8 +67,8 @@ class CheckpointFile:
             "plan_id": pending.plan_id,
             "deadline": pending.deadline,
             "deadline_at": pending.deadline_at,
-            "restore": [format_object(obj) for obj in pending.undo.restore],
-            "remove": [format_object(obj) for obj in pending.undo.remove],
+            "restore": [object_lines(obj) for obj in pending.undo.restore],
+            "remove": [object_lines(obj) for obj in pending.undo.remove],
         }
         write_json(self.path, document)
 
@@ -122,8 +123,8 @@ class UndoneFile:
             "version": 1,
             "plan_id": undone.plan_id,
             "at": undone.at,
-            "made": [format_object(obj) for obj in undone.made],
-            "removed": [format_object(obj) for obj in undone.removed],
+            "made": [object_lines(obj) for obj in undone.made],
+            "removed": [object_lines(obj) for obj in undone.removed],
         }
         write_json(self.path, document, durable=True)
 
@@ -138,10 +139,7 @@ def read_objects(entries: Any, owner: Ownership) -> tuple[KernelObject, ...]:
 def _object(entry: Any, owner: Ownership) -> KernelObject:
     if not isinstance(entry, list) or not all(isinstance(line, str) and "\n" not in line for line in entry):
         raise ValueError("an object is not a list of lines")
-    found = parse("".join(f"{line}\n" for line in entry), "checkpoint", "unicast")
-    if len(found) != 1:
-        raise ValueError(f"{len(found)} objects stand where one should")
-    obj = found[0].obj
+    obj = read_object(entry, "checkpoint")
     if not _ours(obj, owner):
         raise ValueError(f"{entry[0]!r} is not an object of ours")
     return obj
@@ -150,6 +148,8 @@ def _object(entry: Any, owner: Ownership) -> KernelObject:
 def _ours(obj: KernelObject, owner: Ownership) -> bool:
     if isinstance(obj, Link):
         return owner.links.get(obj.name) == obj.alias
+    if isinstance(obj, NftTable):
+        return obj.marked
     if getattr(obj, "protocol", owner.protocol) != owner.protocol:
         return False
     return isinstance(obj, Rule) or obj.dev in owner.links

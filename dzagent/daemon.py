@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -24,13 +25,18 @@ from dzagent.bgp.speaker import Clocks
 from dzagent.checkpoint import CheckpointFile, UndoneFile
 from dzagent.config import DEFAULT_CONFIG, Config, load_config
 from dzagent.desired import DesiredStore
+from dzagent.drive import KERNEL
 from dzagent.errors import DzagentError, StateError
 from dzagent.hostfacts import HostProbe
 from dzagent.intent import IntentReader
 from dzagent.journal import Journal, here
 from dzagent.kernel.detached import detach, reap
+from dzagent.kernel.host import HostKernel
 from dzagent.kernel.iproute import IpRoute
+from dzagent.kernel.nft import TIMEOUT, Nft
 from dzagent.kernel.run import Completed, Runner, run
+from dzagent.kernel.watch import Watch
+from dzagent.kernel.watched import WatchedKernel
 from dzagent.ledgerside import LedgerSide
 from dzagent.maintain import check_files, remove_all
 from dzagent.marks import ownership, write_marks
@@ -38,7 +44,7 @@ from dzagent.model import SERVICE_NAMES
 from dzagent.notify import Pulse, pulse_of
 from dzagent.outside import Outside
 from dzagent.ownership import Ownership
-from dzagent.policy import find_policy, load_policy
+from dzagent.policy import SITE_POLICIES, find_policy, load_policy
 from dzagent.reconcile import Parts, Reconciler
 from dzagent.render import Templates
 from dzagent.report import Reporter
@@ -48,9 +54,6 @@ from dzagent.suspects import running_managers
 from dzagent.wake import Wake, WakeSocket
 
 log = logging.getLogger(__name__)
-
-SITE_POLICIES = Path("/etc/dzagent/policies")
-"""Where an operator's named policies are looked for first."""
 
 GC_THRESHOLD = (50_000, 20, 50)
 """Thousands of routes are hundreds of thousands of objects without a cycle: looking for one too often costs more."""
@@ -74,7 +77,12 @@ class Daemon:
         policy = load_policy(policy_file)
         templates = Templates([config.templates, *places("templates")])
         self._marks = ownership(config, policy)
-        kernel = IpRoute(beating(run, self._pulse.beat))
+        runner = partial(beating, beat=self._pulse.beat)
+        ip = IpRoute(runner(run))
+        self._watch = Watch(lambda: self.wake.set(KERNEL), clock=time.monotonic)
+        kernel = WatchedKernel(
+            HostKernel(ip, Nft(runner(partial(run, timeout=TIMEOUT)))), self._watch, time.monotonic
+        )
         self._probe = HostProbe(
             config, policy, kernel, clock=time.monotonic, outside=_outside(config, self.wake)
         )
@@ -108,10 +116,11 @@ class Daemon:
                 now=boot_seconds,
                 bgp=self._bgp,
                 helper=helper,
+                watched=kernel,
                 pulse=self._pulse,
                 journal=Journal(config.paths.journal, here()),
                 managers=running_managers,
-                around=kernel,
+                around=ip,
             )
         )
 
@@ -121,8 +130,11 @@ class Daemon:
         signal.signal(signal.SIGINT, self._stop)
         _record(self._config, self._marks)
         self._socket.start()
+        self._watch.start()
         self._ledger.start()
         self._bgp.start()
+        for remark in self._config.remarks:
+            log.warning("%s", remark)
         log.info(
             "dzagentd %s started: network %s, mode %s", __version__, self._config.network, self._config.apply
         )
@@ -130,6 +142,7 @@ class Daemon:
             self._reconciler.run(self.wake, self._stopping.is_set)
         finally:
             self._pulse.stopping()
+            self._watch.stop()
             self._bgp.stop()
             self._ledger.stop()
             self._socket.stop()
@@ -200,7 +213,7 @@ def _rollback(config: Config) -> Rollback:
     return Rollback(
         file=CheckpointFile(config.paths.checkpoint, owner, here()),
         undone=UndoneFile(config.paths.undone, owner),
-        kernel=IpRoute(),
+        kernel=HostKernel(),
         owner=owner,
         journal=Journal(config.paths.journal, here()),
         links={name: config.links.of(name) for name in SERVICE_NAMES},
@@ -256,7 +269,7 @@ def main(config_file: Path | None, *, check: bool, teardown: bool, rollback: boo
     if check:
         sys.exit(check_files(config_file, policies))
     if teardown:
-        sys.exit(remove_all(config_file, policies, kernel=IpRoute(), lock=take_lock))
+        sys.exit(remove_all(config_file, policies, kernel=HostKernel(), lock=take_lock))
     try:
         config = load_config(config_file or DEFAULT_CONFIG, required=config_file is not None)
         logging.basicConfig(

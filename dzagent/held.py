@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from dzagent.errors import GrammarError
-from dzagent.grammar import format_object
 from dzagent.model import Action, Address, KernelObject, Link, Plan, Route, Rule, Step
+from dzagent.objecttext import object_lines
 
 Kind: TypeAlias = Literal["capture", "volume", "rollback", "dependent"]
 """Why: it would draw protected traffic, too much would go, it was rolled back, what it stands on is withheld."""
@@ -56,7 +56,7 @@ def removal(obj: KernelObject) -> str:
 def object_text(obj: KernelObject) -> str:
     """Return one text for an object, the same in every version: its lines, or all its parts where it has none."""
     try:
-        return " && ".join(format_object(obj))
+        return " && ".join(object_lines(obj))
     except GrammarError:
         return repr(obj)
 

@@ -16,10 +16,12 @@ from dzagent.conditions import Status
 from dzagent.contested import Fight
 from dzagent.errors import EngineGone
 from dzagent.feed import LedgerView
+from dzagent.firewall import binding, firewall
 from dzagent.guard import LEARNED
 from dzagent.held import Held
 from dzagent.hostfacts import Facts
 from dzagent.intent import IntentView
+from dzagent.kernel.watch import WatchView
 from dzagent.model import (
     Address,
     Desired,
@@ -32,6 +34,7 @@ from dzagent.model import (
     ServiceName,
 )
 from dzagent.neighbours import SHARED
+from dzagent.rhythm import UNWATCHED
 from dzagent.status import ServiceView, describe, overlay_of, view_kept, view_service
 from dzagent.wishes import Wishes
 
@@ -72,6 +75,7 @@ class PassReport:
     outcomes: tuple[Outcome, ...]
     failing: tuple[Outcome, ...]
     bgp: BgpView | None = None
+    watch: WatchView | None = None
     age: DataAge = field(default_factory=DataAge)
     pending: Pending | None = None
     fights: tuple[Fight, ...] = ()
@@ -201,6 +205,8 @@ def judge(report: PassReport, services: Sequence[ServiceView], mode: str) -> lis
         ("Contested", *_flag(bool(report.fights), "Undone", _fights(report), "nobody undoes our repairs")),
         ("Held", *held_words(report.held)),
         ("ConfirmPending", *_pending(report.pending)),
+        firewall(report.desired, report.after.nft, report.plan, report.failing),
+        *([] if report.watch is None else [_watching(report.watch)]),
         _ready(report, services, sync, session),
     ]
 
@@ -338,6 +344,14 @@ def bgp_problems(bgp: BgpView | None) -> list[Problem]:
     return found
 
 
+def _watching(watch: WatchView) -> Judgement:
+    """Say whether changes of the kernel are seen at once; while they are not, it is read every few seconds."""
+    if watch.healthy:
+        return ("Watching", "True", "Monitoring", "changes of the kernel are seen as they happen")
+    message = f"the kernel is read every {UNWATCHED:g} s instead: {watch.message or 'the watch begins'}"
+    return ("Watching", "False", "NoMonitor", message)
+
+
 def _flag(on: bool, reason: str, message: str, otherwise: str) -> tuple[Status, str, str]:
     return ("True", reason, message) if on else ("False", "None", otherwise)
 
@@ -347,8 +361,8 @@ def _count(steps: int) -> str:
 
 
 def _in_sync(report: PassReport, mode: str) -> Judgement:
-    steps = len(report.plan.steps)
-    failed = report.failing
+    left = binding(report.plan, report.failing)
+    steps, failed = len(left), [outcome for outcome in report.failing if outcome.step in left]
     waiting = sum(item.kind in {"volume", "rollback"} for item in report.held)
     if waiting and not steps:
         return ("InSync", "False", "Held", f"{_count(waiting)} withheld: see `dzagent plan`")

@@ -14,6 +14,7 @@ from dzagent.config import Config
 from dzagent.errors import StateError
 from dzagent.feed import rpc_hosts
 from dzagent.files import write_json
+from dzagent.firewall import Counts
 from dzagent.intent import intent_stamp
 from dzagent.judge import (
     FAILED,
@@ -61,9 +62,12 @@ class Reporter:
             for kind in ("provisions", "removals", "updates")
         }
         self._errors: dict[ServiceName, LastError] = {}
+        self._counts = Counts(clock)
         self._events: deque[dict[str, Any]] = deque(maxlen=MAX_EVENTS)
         self._last_apply: dict[str, Any] | None = None
         self._asked: str | None = None
+        self._resync: str | None = None
+        self._last_resync: dict[str, Any] | None = None
         self._request_stamp = intent_stamp(config.paths.approval)
         self._written: dict[str, dict[str, Any]] = {}
         self._told: frozenset[str] = frozenset()
@@ -119,6 +123,15 @@ class Reporter:
             self._asked = None
         self._last_apply = {"plan_id": plan_id, "result": result, "message": message, "at": self._clock()}
 
+    def resync_asked(self, token: str) -> None:
+        """The next pass looks at everything because a person asked for it; `token` tells one wish from another."""
+        self._resync = token
+
+    def _resynced(self, result: str, message: str = "") -> None:
+        if self._resync is not None:
+            done = {"token": self._resync, "result": result, "message": message, "at": self._clock()}
+            self._last_resync, self._resync = done, None
+
     # ---- what happened ---------------------------------------------------------------------------------
 
     def events(self, outcomes: Sequence[Outcome]) -> None:
@@ -139,12 +152,14 @@ class Reporter:
     def failed(self, reason: str, message: str) -> None:
         """A pass could not be finished; what was published before stays, with this said beside it."""
         log.error("pass: %s", message)
+        self._resynced("failed", message)
         self._set("InSync", "Unknown", reason, message)
         self._set("Ready", "False", reason, message)
         self._publish()
 
     def tell(self, report: PassReport) -> None:
         """Publish what a pass saw and did."""
+        self._resynced("done")
         self._complain(report)
         self._count(report)
         slot = self._slot(report)
@@ -169,6 +184,7 @@ class Reporter:
             "conflicts": [conflict_json(c) for c in report.plan.conflicts],
             "contested": [fight_json(fight, report.suspects) for fight in report.fights],
             "withdrawn": dict(report.wishes.withdrawn),
+            "firewall": self._counts.show(report.after.nft),
             "matched_users": {n: int(known and n in report.wishes.granted) for n in SERVICE_NAMES},
         }
         self._publish()
@@ -252,6 +268,7 @@ class Reporter:
             "conditions": [condition_json(c) for c in self._conditions.all.values()],
             "counters": self._counters,
             "last_apply": self._last_apply,
+            "last_resync": self._last_resync,
         }
         self._write("status.json", document, stamp="updated_at")
         self._write("events.json", {"events": list(self._events)}, stamp="")

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 from dzagent.afterwards import after
 from dzagent.errors import GrammarError
-from dzagent.grammar import format_object
 from dzagent.model import (
     Address,
     Desired,
@@ -26,6 +25,8 @@ from dzagent.model import (
     Wanted,
     key,
 )
+from dzagent.nftmodel import NftSeen, NftTable
+from dzagent.objecttext import object_lines
 from dzagent.ownership import Ownership
 from dzagent.plan import interest, make_plan
 from dzagent.status import describe
@@ -65,10 +66,17 @@ def ours(observed: Observed, owner: Ownership) -> tuple[KernelObject, ...]:
     names = {link.name for link in links}
     return (
         *links,
+        *_table(observed.nft, owner),
         *(address for address in observed.addresses if address.dev in names),
         *(route for route in observed.routes if route.protocol == owner.protocol),
         *(rule for rule in observed.rules if rule.protocol == owner.protocol),
     )
+
+
+def _table(seen: NftSeen, owner: Ownership) -> tuple[NftTable, ...]:
+    if seen.state != "there" or owner.table(seen.table, marked=seen.table.marked, handle=seen.handle) is None:
+        return ()
+    return (seen.table,)
 
 
 def _is_ours(link: SeenLink, owner: Ownership) -> bool:
@@ -80,7 +88,7 @@ def no_way_back(undo: Undo, owner: Ownership) -> str | None:
     """Say what could not be restored, since no line of our grammar makes it; None if everything could."""
     for obj in (*undo.restore, *undo.remove):
         try:
-            format_object(obj)
+            object_lines(obj)
             known = not isinstance(obj, Link) or owner.links.get(obj.name) == obj.alias
         except GrammarError:
             known = False
@@ -131,6 +139,7 @@ def _limited(observed: Observed, owner: Ownership, touched: set[KernelObject]) -
         addresses=tuple(obj for obj in rest(observed.addresses) if isinstance(obj, Address)),
         routes=tuple(obj for obj in rest(observed.routes) if isinstance(obj, Route)),
         rules=tuple(obj for obj in observed.rules if obj not in mine),
+        nft=NftSeen() if observed.nft.table in mine else observed.nft,
     )
 
 

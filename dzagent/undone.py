@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from dzagent.belongs import learnable, service_of
 from dzagent.held import Held, held_id, making, removal, step_key
 from dzagent.model import Action, Desired, KernelObject, Plan, Route, ServiceName
+from dzagent.nftmodel import MARKED, NftTable, combine
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def still_wanted(
     A service of which one object is wanted otherwise now has other inputs, and all of it counts as new. Learned routes
     come and go by themselves.
     """
-    rendered = frozenset(desired.objects)
+    rendered = frozenset((*desired.objects, _whole_table(desired)))
 
     def wants(obj: KernelObject) -> bool:
         found = isinstance(obj, Route) and any(routes.get(str(obj.dst)) == obj for routes in learned.values())
@@ -82,3 +83,8 @@ def still_wanted(
     if (made, removed) == (undone.made, undone.removed):
         return undone
     return replace(undone, made=made, removed=removed) if made or removed else None
+
+
+def _whole_table(desired: Desired) -> NftTable:
+    """Return the table as a plan makes it: of the parts that services have."""
+    return combine((MARKED, *(obj for obj in desired.objects if isinstance(obj, NftTable))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from dzagent.checkpoint import CheckpointFile, Pending, UndoneFile
 from dzagent.errors import StateError
+from dzagent.nftmodel import MARKED, NftTable, combine
 from dzagent.undo import Undo
 from dzagent.undone import Undone
 from tests.test_undo import DZ, LINK, MOVED, OVERLAY, OWNER, ROUTES, RULES
@@ -33,6 +35,15 @@ def test_what_was_written_is_read_back(file: CheckpointFile) -> None:
     file.clear()
     file.clear()
     assert file.read() is None
+
+
+def test_a_table_is_kept_in_its_own_grammar_and_only_ours(file: CheckpointFile) -> None:
+    table = combine((MARKED, NftTable(counters=("unicast_dropped",))))
+    file.write(replace(PENDING, undo=Undo((table,), ())))
+    assert file.read() == replace(PENDING, undo=Undo((table,), ()))
+    file.write(replace(PENDING, undo=Undo((NftTable(counters=("unicast_dropped",)),), ())))
+    with pytest.raises(StateError, match="not an object of ours"):
+        file.read()
 
 
 @pytest.mark.parametrize("place", ["another-boot 2a.f0000000", "0c0ffee0-boot 2b.f0000000", ""])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ from click.testing import CliRunner
 from dzagent.config import Config, Paths
 from dzagent.daemon import LOCK_SECONDS, Daemon, main, take_lock
 from dzagent.errors import StateError
+from dzagent.marks import ownership, read_marks
+from dzagent.notify import Pulse
+from dzagent.policy import Policy
 
 
 def test_a_second_reconciler_is_refused_after_a_moment(tmp_path: Path) -> None:
@@ -49,6 +53,22 @@ def test_without_an_rpc_endpoint_the_agent_runs_and_says_what_to_configure(tmp_p
     daemon._socket.stop()
     assert view.error is not None
     assert "rpc is not set" in view.error
+
+
+def test_a_run_leaves_its_marks_and_says_that_it_stops(tmp_path: Path) -> None:
+    config = Config(paths=Paths(tmp_path / "state", tmp_path / "run"))
+    config.paths.agent.mkdir(parents=True)
+    heard: list[bytes] = []
+    daemon = Daemon(config, Pulse(heard.append))
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    daemon._stopping.set()
+    try:
+        daemon.run()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert read_marks(config) == ownership(config, Policy())
+    assert heard == [b"STOPPING=1"]
 
 
 @pytest.mark.parametrize(

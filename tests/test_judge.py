@@ -96,6 +96,7 @@ def test_a_quiet_pass_is_ready() -> None:
         "Contested": "False",
         "Held": "False",
         "ConfirmPending": "False",
+        "Firewall": "Unknown",
         "Ready": "True",
     }
     assert complaints(report()) == []

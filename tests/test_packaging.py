@@ -222,7 +222,7 @@ def test_every_directory_of_the_program_is_made_for_whom_it_is() -> None:
     assert made[str(paths.intent.parent)] == "dzagent-api"
     assert made[str(paths.sessions.parent)] == made[str(paths.state)] == "dzagent"
     for unit in SERVICES:
-        writable = settings(unit)["ReadWritePaths"].split()
+        writable = [path.removeprefix("-") for path in settings(unit)["ReadWritePaths"].split()]
         assert set(writable) <= made.keys(), unit.name
 
 

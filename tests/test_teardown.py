@@ -16,12 +16,14 @@ from dzagent.journal import Journal, here
 from dzagent.maintain import check_files, remove_all
 from dzagent.marks import NAME, ownership, read_marks, write_marks
 from dzagent.model import Address, Link, Result, Route, Rule, SeenLink
+from dzagent.nftmodel import MARKED, NftChain, NftSeen, NftTable
 from dzagent.ownership import Ownership
 from dzagent.policy import Policy
 from dzagent.share import places
 from dzagent.state import Intent, read_intent, write_intent
 from dzagent.teardown import MAX_ROUNDS, owners, tear_down
 from tests.fake_kernel import FakeKernel, Fault
+from tests.nft_fakes import with_table
 
 POLICIES = places("policies")
 OURS = Link("doublezero0", IPv4Address("192.0.2.1"), IPv4Address("198.51.100.1"), 64, 1476, "dzagent:unicast")
@@ -228,3 +230,23 @@ def test_check_tells_whether_the_files_can_be_used(
     said = capsys.readouterr()
     assert said.out == ""
     assert bool(said.err) is bool(status)
+
+
+def test_the_table_goes_with_the_rest_and_another_s_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = NftTable((NftChain("input"),))
+    for table, left in ((MARKED, None), (theirs, theirs)):
+        kernel = with_table(a_host())
+        kernel.table = table
+        assert remove_all(configured(tmp_path), POLICIES, kernel=kernel, lock=no_lock) == 0
+        assert kernel.table == left
+    assert "1 nft table" in capsys.readouterr().out
+
+
+def test_a_table_that_may_be_left_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for reason, status in (("NftMissing", 0), ("NftFailed", 1)):
+        kernel = with_table(a_host())
+        kernel.broken = NftSeen(reason=reason, message="nft says so")
+        assert remove_all(configured(tmp_path), POLICIES, kernel=kernel, lock=no_lock) == status
+    assert "nft table inet dzagent may be left: nft says so" in capsys.readouterr().err

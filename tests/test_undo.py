@@ -19,12 +19,16 @@ from dzagent.model import (
     Origin,
     Route,
     Rule,
+    ServiceName,
     Wanted,
 )
+from dzagent.nftmodel import MARKED, NftTable, combine
 from dzagent.ownership import Ownership
 from dzagent.plan import interest, make_plan
 from dzagent.undo import Undo, interest_of, no_way_back, ours, undo_of, way_back
+from dzagent.undone import Undone, still_wanted
 from tests.fake_kernel import FakeKernel
+from tests.nft_fakes import with_table
 
 ANY = IPv4Network("0.0.0.0/0")
 OWNER = Ownership(210, {"doublezero0": "dzagent:unicast", "doublezero1": "dzagent:multicast"})
@@ -37,6 +41,8 @@ DZ = Address("doublezero0", IPv4Interface("203.0.113.9/32"), "global")
 ROUTES = tuple(Route(dst, VIA, "doublezero0", table, 210) for dst, table in ((ANY, 101), (ANY, 100)))
 BY_SOURCE = Route(IPv4Network("203.0.113.128/25"), VIA, "doublezero0", 254, 210, DZ.interface.ip)
 RULES = tuple(Rule(100, ANY, IPv4Network(f"203.0.{n}.0/24"), 100, 210) for n in range(3))
+COUNTED = NftTable(counters=("unicast_dropped",))
+COUNTED_MORE = NftTable(counters=("unicast_dropped", "unicast_leaked"))
 CHOICES: tuple[tuple[KernelObject, ...], ...] = (
     (OVERLAY,), (DZ,), (replace(DZ, scope="link"),), *((route,) for route in ROUTES), (DZ, BY_SOURCE),
     *((rule,) for rule in RULES), (SECOND,),
@@ -164,3 +170,46 @@ def test_an_undone_change_is_undone_once() -> None:
     tried = len(kernel.applied)
     go_back(kernel, undo)
     assert len(kernel.applied) == tried
+
+
+def test_a_changed_table_returns_as_it_was() -> None:
+    kernel = with_table(world())
+    converge(kernel, (LINK, OVERLAY, COUNTED))
+    undo = changed(kernel, LINK, OVERLAY, COUNTED_MORE)
+    assert undo == Undo((combine((MARKED, COUNTED)),), (combine((MARKED, COUNTED_MORE)),))
+    assert no_way_back(undo, OWNER) is None
+    assert go_back(kernel, undo) == ()
+    assert kernel.table == combine((MARKED, COUNTED))
+
+
+def test_a_table_that_the_change_made_goes_and_one_that_it_removed_returns() -> None:
+    kernel = with_table(world())
+    converge(kernel, (LINK,))
+    made = changed(kernel, LINK, COUNTED)
+    assert go_back(kernel, made) == ()
+    assert kernel.table is None
+    converge(kernel, (LINK, COUNTED))
+    removed = changed(kernel, LINK)
+    assert kernel.table is None
+    assert go_back(kernel, removed) == ()
+    assert kernel.table == combine((MARKED, COUNTED))
+
+
+def test_a_table_that_is_not_concerned_or_not_ours_stays() -> None:
+    kernel = with_table(world())
+    converge(kernel, (LINK, COUNTED))
+    undo = changed(kernel, LINK, OVERLAY, COUNTED)
+    assert go_back(kernel, undo) == ()
+    assert kernel.table == combine((MARKED, COUNTED))
+    made = changed(kernel, LINK, COUNTED_MORE)
+    kernel.table = theirs = NftTable(counters=("somebody",))
+    assert any("without our mark" in text for text in go_back(kernel, made))
+    assert kernel.table == theirs
+
+
+def test_a_table_that_was_rolled_back_stays_so_while_it_is_wanted_as_it_was() -> None:
+    before, after = combine((MARKED, COUNTED)), combine((MARKED, COUNTED_MORE))
+    undone = Undone("ab12", 0.0, (after,), (before,))
+    links: dict[ServiceName, str] = {"unicast": "doublezero0", "multicast": "doublezero1"}
+    assert still_wanted(undone, desired((LINK, COUNTED_MORE)), {}, links) == undone
+    assert still_wanted(undone, desired((LINK, COUNTED)), {}, links) is None

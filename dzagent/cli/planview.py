@@ -107,11 +107,12 @@ def _section(title: str, items: list[str], sheet: Paper) -> Iterator[str]:
 
 def _commands(plan: Json, sheet: Paper) -> Iterator[str]:
     """The commands exactly as they would run: not wrapped, so that they can be copied."""
-    commands = texts(plan, "commands")
-    if commands:
-        yield ""
-        yield sheet.paint("Lines for ip -batch", bold=True)
-        yield from (f"  {command}" for command in commands if command.isprintable())
+    for key, tool in (("commands", "ip -batch"), ("nft_commands", "nft -f")):
+        commands = texts(plan, key)
+        if commands:
+            yield ""
+            yield sheet.paint(f"Lines for {tool}", bold=True)
+            yield from (f"  {command}" for command in commands if command.isprintable())
 
 
 # ---- differences ---------------------------------------------------------------------------------------------

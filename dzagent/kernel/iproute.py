@@ -12,7 +12,9 @@ from dzagent.errors import KernelError, ObservationError
 from dzagent.kernel import observe
 from dzagent.kernel.commands import batch_lines
 from dzagent.kernel.failures import advised, classify, worst
+from dzagent.kernel.rereading import merge, reading
 from dzagent.kernel.run import Completed, Runner, run
+from dzagent.kernel.watchlines import Touched
 from dzagent.model import Action, Interest, Observed, Outcome, Result, Step
 
 _FAILED: Final = re.compile(r"^Command failed -:(\d+)\s*$")
@@ -55,6 +57,16 @@ class IpRoute:
             said = advised(" ".join(done.message.split())[:MAX_SAID])
             raise ObservationError(f"ip could not read the kernel's state (exit {done.code}): {said}")
         observed = observe.decode(done.stdout, interest, self._known)
+        self._indexes = {link.name: link.ifindex for link in observed.links}
+        return observed
+
+    def reread(self, interest: Interest, touched: Touched, before: Observed) -> Observed:
+        """Return what was seen `before`, with what was touched read again; raises ObservationError."""
+        what = reading(touched, interest)
+        done = self._run("ip", observe.OPTIONS, what.batch(interest))
+        if done.code != 0:
+            raise ObservationError(f"ip could not read the kernel's state (exit {done.code}): {done.message}")
+        observed = merge(done.stdout, what, interest, before, self._known)
         self._indexes = {link.name: link.ifindex for link in observed.links}
         return observed
 

@@ -16,7 +16,7 @@ from e2e.lab.errors import LabError
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".lab"
-PASSED_ON = ("TERM", "KEEP", "NO_COLOR", "PYTEST_ADDOPTS", "LANG")
+PASSED_ON = ("TERM", "KEEP", "NO_COLOR", "PYTEST_ADDOPTS", "LANG", "DEB", "SUITES")
 
 
 def say(text: str) -> None:

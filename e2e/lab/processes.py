@@ -85,13 +85,29 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
+def ask(api: Path, method: str, path: str, body: object = None) -> tuple[int, Any]:
+    """Ask the API at a socket; returns the HTTP status and the JSON (or the text) of the answer."""
+    connection = _UnixConnection(api, 10 * SLOW)
+    try:
+        content = None if body is None else json.dumps(body)
+        connection.request(method, path, content, {"Content-Type": "application/json"} if content else {})
+        answer = connection.getresponse()
+        text = answer.read().decode()
+    finally:
+        connection.close()
+    try:
+        return answer.status, json.loads(text)
+    except ValueError:
+        return answer.status, text
+
+
 CONFIG = """network: localnet
 rpc: http://{ledger}:{port}
 client_ip: {client_ip}
 log_level: info
 intervals:
   poll: {poll}
-  observe: {observe}
+  resync: {resync}
   rpc_timeout: {timeout}
 directories:
   state: {root}/state
@@ -112,7 +128,7 @@ class Agent:
     def __post_init__(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
         # A poll is cheap; under emulation it is not, and would take the processor from the rest.
-        values = {"poll": 1 if SLOW == 1 else 3, "observe": 0.5 if SLOW == 1 else 2, "timeout": 2 * SLOW}
+        values = {"poll": 1 if SLOW == 1 else 3, "resync": 60, "timeout": 2 * SLOW}
         self.config.write_text(
             CONFIG.format(ledger=LEDGER_IP, port=LEDGER_PORT, client_ip=CLIENT_IP, root=self.root, **values)
         )
@@ -159,18 +175,7 @@ class Agent:
 
     def request(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
         """Ask the API; returns the HTTP status and the JSON (or the text) of the answer."""
-        connection = _UnixConnection(self.root / "run" / "dzagent.sock", 10 * SLOW)
-        try:
-            content = None if body is None else json.dumps(body)
-            connection.request(method, path, content, {"Content-Type": "application/json"} if content else {})
-            answer = connection.getresponse()
-            text = answer.read().decode()
-        finally:
-            connection.close()
-        try:
-            return answer.status, json.loads(text)
-        except ValueError:
-            return answer.status, text
+        return ask(self.root / "run" / "dzagent.sock", method, path, body)
 
     def status(self) -> dict[str, Any]:
         """Return /v3/status."""

@@ -4,7 +4,7 @@
                                   | router  |---- dev2   192.0.2.9          dz prefix 203.0.113.64/26
       peer 192.0.2.25 ------------+         +---- ledger 192.0.2.17:8899
 
-The host is the lab's own namespace, the others have names. `peer` is another user of dev1, with a tunnel of its own
+The host is the lab's own namespace, or a container that boots a distribution; the others have names. `peer` is another user of dev1, with a tunnel of its own
 and the DoubleZero address 203.0.113.40. All addresses are of documentation ranges: the client IP is pinned.
 """
 
@@ -53,11 +53,13 @@ DEV2 = DeviceSite("dev2", ("192.0.2.9",), "192.0.2.14", prefix="203.0.113.64/26"
 DEVICES = (DEV1, DEV2)
 LEDGER = Site("ledger", (LEDGER_IP,), "192.0.2.22")
 PEER = Site("peer", (PEER_IP,), "192.0.2.30")
+DESK = Site("desk", ("192.0.2.33",), "192.0.2.38")
+"""Where the tests sit if they are not on the host: this process's own namespace."""
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """The namespaces; `host` is the lab's own."""
+    """The namespaces; `host` is the lab's own, or one that somebody else makes and connects."""
 
     host: Namespace
     router: Namespace
@@ -66,10 +68,14 @@ class Network:
     devices: dict[str, Namespace]
 
 
-def build_network() -> Network:
-    """Make all namespaces and connect them. Raises LabError."""
+def build_network(host: Namespace | None = None) -> Network:
+    """Make all namespaces and connect them. Raises LabError.
+
+    host: the namespace of a host that is not there yet; it is left to `host_link` to connect it.
+    """
+    here = Namespace()
     network = Network(
-        host=Namespace(),
+        host=host or here,
         router=Namespace("router"),
         ledger=Namespace(LEDGER.name),
         peer=Namespace(PEER.name),
@@ -77,14 +83,19 @@ def build_network() -> Network:
     )
     sites = (*DEVICES, LEDGER, PEER)
     for name in ("router", *(site.name for site in sites)):
-        network.host.ip(f"netns add {name}")
+        here.ip(f"netns add {name}")
     for site in sites:
         _connect(network.router, site)
-    _connect_host(network)
+    network.router.batch("link set lo up")
+    if host is None:
+        host_link(network, "eth0")
+        here.batch(*host_commands("eth0"))
+    else:
+        _connect_desk(network)
     for namespace in (network.router, *network.devices.values()):
         namespace.sysctl("ip_forward", 1)
-    for namespace in (network.host, *network.devices.values(), network.peer):
-        # Distributions filter by reverse path: the answers of another user come in by a tunnel.
+    # Distributions filter by reverse path: the answers of another user come in by a tunnel.
+    for namespace in (*([here] if host is None else []), *network.devices.values(), network.peer):
         namespace.sysctl("conf/all/rp_filter", 0)
         namespace.sysctl("conf/default/rp_filter", 0)
     _connect_peer(network)
@@ -105,15 +116,31 @@ def _connect(router: Namespace, site: Site) -> None:
     )
 
 
-def _connect_host(network: Network) -> None:
-    network.host.batch(
-        "link add eth0 type veth peer name to-host netns router",
-        f"addr add {CLIENT_IP}/24 dev eth0",
-        "link set eth0 up",
+def _connect_desk(network: Network) -> None:
+    Namespace().batch(
+        "link add desk0 type veth peer name to-desk netns router",
+        f"addr add {DESK.addresses[0]}/29 dev desk0",
+        "link set desk0 up",
+        "link set lo up",
+        f"route add default via {DESK.gateway}",
+    )
+    network.router.batch(f"addr add {DESK.gateway}/29 dev to-desk", "link set to-desk up")
+
+
+def host_link(network: Network, name: str) -> None:
+    """Make the host's link, in this namespace, with the router at its other end. Raises LabError."""
+    Namespace().ip(f"link add {name} type veth peer name to-host netns router")
+    network.router.batch(f"addr add {GATEWAY}/24 dev to-host", "link set to-host up")
+
+
+def host_commands(name: str) -> tuple[str, ...]:
+    """Return the `ip` commands that configure the host's link, in the host."""
+    return (
+        f"addr add {CLIENT_IP}/24 dev {name}",
+        f"link set {name} up",
         "link set lo up",
         f"route add default via {GATEWAY}",
     )
-    network.router.batch(f"addr add {GATEWAY}/24 dev to-host", "link set to-host up", "link set lo up")
 
 
 def _connect_peer(network: Network) -> None:

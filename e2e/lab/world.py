@@ -31,6 +31,14 @@ class Granted:
     dz_ip: str
 
 
+def granted(ledger: Ledger, *kinds: UserType) -> Granted:
+    """Return what the ledger grants now to the host's users of these types (the first one's far end)."""
+    found = [ledger.user(kind) for kind in kinds]
+    users = [user for _, user in found]
+    wanted = expected(ledger.snapshot(), *users)
+    return Granted(found[0][0], wanted, str(overlay(users[0])[0]), str(users[0].dz_ip))
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """The running system."""
@@ -82,10 +90,7 @@ class World:
 
     def granted(self, *kinds: UserType) -> Granted:
         """Return what the ledger grants now to the host's users of these types (the first one's far end)."""
-        found = [self.ledger.user(kind) for kind in kinds]
-        users = [user for _, user in found]
-        wanted = expected(self.ledger.snapshot(), *users)
-        return Granted(found[0][0], wanted, str(overlay(users[0])[0]), str(users[0].dz_ip))
+        return granted(self.ledger, *kinds)
 
     def grant(self, kind: UserType, device: str = "dev1", *options: str) -> Granted:
         """Add a user and wait until the host holds exactly what it must, and its session is up."""
