@@ -50,8 +50,9 @@ from dzagent.model import SERVICE_NAMES
 from dzagent.notify import Pulse, pulse_of
 from dzagent.outside import Outside
 from dzagent.ownership import Ownership
+from dzagent.parts import Parts
 from dzagent.policy import SITE_POLICIES, find_policy, load_policy
-from dzagent.reconcile import Parts, Reconciler
+from dzagent.reconcile import Reconciler
 from dzagent.render import Templates
 from dzagent.report import Reporter
 from dzagent.rollback import Rollback

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, IPv4Network
 
 from dzagent.model import (
     Action,
@@ -34,13 +34,36 @@ from dzagent.plan_links import UNWANTED, Links, Part, difference, pair, plan_lin
 from dzagent.plan_nft import plan_nft
 from dzagent.protocols import named
 
-__all__ = ["Ownership", "interest", "make_plan", "plan_changes"]
+__all__ = ["Ownership", "exact_keys", "interest", "make_plan", "plan_changes"]
 
 
 def interest(desired: Desired, owner: Ownership) -> Interest:
     """Return what an observation must cover, so that a plan for `desired` knows who holds every key."""
     keys = dict.fromkeys((obj.table, obj.dst) for obj in desired.objects if isinstance(obj, Route))
     return Interest(owner.protocol, tuple(owner.links), tuple(keys))
+
+
+MAX_EXACT = 512
+"""Keys of static routes whose holder is read in every pass; more than the ledger's groups ever are."""
+
+
+def exact_keys(
+    desired: Desired, observed: Observed, owner: Ownership, contested: Iterable[tuple[int, IPv4Network]]
+) -> tuple[tuple[int, IPv4Network], ...]:
+    """Return the keys of routes whose holder must be known: static ones that are missing, and learned ones that were
+    not to be had. Each costs the kernel a walk through its whole table.
+    """
+    wanted = tuple(obj for obj in desired.objects if isinstance(obj, Route))
+    numbers = {int(route.dst.network_address) for route in wanted}
+    held = {
+        (route.table, route.dst)
+        for route in observed.routes
+        if route.protocol == owner.protocol and int(route.dst.network_address) in numbers
+    }
+    static = dict.fromkeys(
+        (route.table, route.dst) for route in wanted if (route.table, route.dst) not in held
+    )
+    return tuple(dict.fromkeys((*tuple(static)[:MAX_EXACT], *contested)))
 
 
 def make_plan(desired: Desired, observed: Observed, owner: Ownership) -> Plan:

@@ -12,35 +12,25 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Network
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from dzagent.actor import Acted, Actor, Round
 from dzagent.age import DataAge, is_stale
 from dzagent.audit import causes
 from dzagent.bgp.joining import Joiner, Learned
-from dzagent.bgp.speaker import BgpView, Changes
-from dzagent.config import Config
 from dzagent.contested import Contest
-from dzagent.desired import DesiredStore
-from dzagent.doubt import textless
+from dzagent.doubt import services_up, textless
 from dzagent.drive import Drive, cpu_seconds
 from dzagent.errors import DzagentError, ObservationError
 from dzagent.feed import LedgerView
 from dzagent.firewall import LeakGuard, firewall_problems
-from dzagent.foreign.firststart import TakenOver
 from dzagent.foreign.turns import HANDED_BACK, Hindrance
 from dzagent.guard import own_addresses, withhold
 from dzagent.held import Held
-from dzagent.hostfacts import Facts, HostProbe
-from dzagent.intent import IntentReader, IntentView
-from dzagent.journal import Journal
+from dzagent.hostfacts import Facts
+from dzagent.intent import IntentView, settle
 from dzagent.judge import PassReport
-from dzagent.kernel.protocol import Kernel
-from dzagent.kernel.watched import WatchedKernel
 from dzagent.kernel.watchlines import NOTHING
 from dzagent.keyed import repairs
 from dzagent.marks import ownership
@@ -51,18 +41,14 @@ from dzagent.model import (
     Observed,
     Plan,
     Problem,
-    Route,
     ServiceName,
 )
-from dzagent.neighbours import Around, Neighbours
-from dzagent.notify import Pulse
-from dzagent.ownership import Ownership
+from dzagent.neighbours import Neighbours
+from dzagent.parts import Bgp, Parts
+from dzagent.plan import exact_keys
 from dzagent.plan_nft import table_handle
 from dzagent.planner import Planner, Setting
-from dzagent.policy import Policy
 from dzagent.protect import SSH_PEER
-from dzagent.render import Templates
-from dzagent.report import Reporter
 from dzagent.rhythm import Passed, Rhythm
 from dzagent.safeguards import Ask, Safeguards
 from dzagent.screen import Screen
@@ -75,75 +61,8 @@ from dzagent.wishes import Wishes
 log = logging.getLogger(__name__)
 audit = logging.getLogger("dzagent.audit")
 
-MAX_EXACT = 512
-"""Keys of static routes whose holder is read in every pass; more than the ledger's groups ever are."""
-
-
 GROUND_SECONDS = 5.0
 """How long new learned routes are judged by what the last pass knew to be protected: SSH sessions come and go."""
-
-
-class Feed(Protocol):
-    """What the loop needs of the ledger side."""
-
-    def view(self) -> LedgerView:
-        """Return the newest view without waiting."""
-
-    def enable(self, enabled: bool) -> None:
-        """Poll, or rest."""
-
-    def poke(self) -> None:
-        """Poll at once, if enabled."""
-
-
-class Bgp(Protocol):
-    """What the loop needs of BGP. Nothing here waits for the engine."""
-
-    def want(self, wishes: Wishes, installed: Iterable[Route]) -> frozenset[ServiceName]:
-        """Have a session for every service; return the services whose routes must stay as they are."""
-
-    def learned(self) -> tuple[int, Learned]:
-        """Return the routes that may be installed now, and the version that this is."""
-
-    def changes(self, since: int) -> Changes | None:
-        """Return what changed after a version, None if the whole has to be taken."""
-
-    def installed(self, routes: Mapping[tuple[ServiceName, str], Route]) -> None:
-        """Take in which learned routes the kernel holds."""
-
-    def view(self) -> BgpView:
-        """Return everything for people."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the loop is made of; every effect behind a type that tests replace.
-
-    turn: entered for every pass, gives the reason why it may not write, None if it may. taken_over: what became of
-    doublezerod's state at this start.
-    watched: `kernel` again, if it is watched.
-    """
-
-    config: Config
-    policy: Policy
-    kernel: Kernel
-    feed: Feed
-    store: DesiredStore
-    templates: Templates
-    intent: IntentReader
-    probe: HostProbe
-    reporter: Reporter
-    now: Callable[[], float]
-    bgp: Bgp | None = None
-    turn: Callable[[], AbstractContextManager[Hindrance | None]] = nullcontext
-    taken_over: TakenOver = field(default_factory=TakenOver)
-    watched: WatchedKernel | None = None
-    pulse: Pulse = field(default_factory=Pulse)
-    journal: Journal = field(default_factory=Journal)
-    around: Around | None = None
-    managers: Callable[[], tuple[str, ...]] = tuple
-    unix: Callable[[], float] = time.time
-    helper: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,10 +176,11 @@ class Reconciler:
         self._ground, self._passed_at = None, self._parts.now()
         self._safeguards.first(self._parts.intent.read())
         observed = self._look()
-        intent = _settle(self._parts.intent.read(), observed, self._owner)
+        standing = any(self._owner.owns(link) for link in observed.links)
+        intent = settle(self._parts.intent.read(), standing=standing)
         view, facts = self._look_around(observed, intent)
         age = self._age(view)
-        before = Before(self._texts.old(), _services_up(observed, self._owner), age.stale)
+        before = Before(self._texts.old(), services_up(observed, self._owner), age.stale)
         wishes = self._wisher.wish(intent, view, facts, before)
         desired, wishes = self._texts.parse(wishes)
         generation = self._texts.write(wishes)
@@ -429,7 +349,7 @@ class Reconciler:
 
     def _observe_keys(self, desired: Desired, observed: Observed) -> Observed:
         """Look again if the plan needs to know who holds keys that were not read: steady state never does."""
-        keys = _exact_keys(desired, observed, self._owner, self._joiner.contested)
+        keys = exact_keys(desired, observed, self._owner, self._joiner.contested)
         if set(keys) <= set(self._interest.exact):
             if len(keys) < len(self._interest.exact):
                 self._interest = replace(self._interest, exact=keys)
@@ -487,37 +407,3 @@ class Reconciler:
             return True, None
         request = self._parts.reporter.take_request(plan)
         return request is not None, request
-
-
-def _services_up(observed: Observed, owner: Ownership) -> frozenset[ServiceName]:
-    """Return the services whose link is in the kernel and ours."""
-    ours = {owner.links.get(link.name, link.alias) for link in observed.links if owner.owns(link)}
-    return frozenset(name for name in SERVICE_NAMES if f"dzagent:{name}" in ours)
-
-
-def _settle(intent: IntentView, observed: Observed, owner: Ownership) -> IntentView:
-    """A lost intent file beside a tunnel of ours is doubt, not a wish to tear it down."""
-    ours = any(owner.owns(link) for link in observed.links)
-    if not (intent.silent and ours):
-        return intent
-    message = "the intent file is gone but a tunnel of ours is up: say `dzagent enable` or `dzagent disable`"
-    return replace(intent, enabled=None, message=message)
-
-
-def _exact_keys(
-    desired: Desired, observed: Observed, owner: Ownership, contested: Iterable[tuple[int, IPv4Network]]
-) -> tuple[tuple[int, IPv4Network], ...]:
-    """Return the keys of routes whose holder must be known: static ones that are missing, and learned ones that were
-    not to be had. Each costs the kernel a walk through its whole table.
-    """
-    wanted = tuple(obj for obj in desired.objects if isinstance(obj, Route))
-    numbers = {int(route.dst.network_address) for route in wanted}
-    held = {
-        (route.table, route.dst)
-        for route in observed.routes
-        if route.protocol == owner.protocol and int(route.dst.network_address) in numbers
-    }
-    static = dict.fromkeys(
-        (route.table, route.dst) for route in wanted if (route.table, route.dst) not in held
-    )
-    return tuple(dict.fromkeys((*tuple(static)[:MAX_EXACT], *contested)))

@@ -22,9 +22,10 @@ from dzagent.grammar import parse
 from dzagent.hostfacts import HostProbe
 from dzagent.intent import IntentReader
 from dzagent.model import Result, Route
+from dzagent.parts import Parts
 from dzagent.policy import Bgp as BgpPolicy
 from dzagent.policy import Policy
-from dzagent.reconcile import Parts, Reconciler
+from dzagent.reconcile import Reconciler
 from dzagent.render import Templates
 from dzagent.report import Reporter
 from dzagent.share import find

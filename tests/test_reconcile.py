@@ -23,8 +23,9 @@ from dzagent.intent import IntentReader
 from dzagent.journal import Journal
 from dzagent.ledger.snapshot import Snapshot
 from dzagent.model import Address, Link, Result, Route, Rule, SeenLink
+from dzagent.parts import Parts
 from dzagent.policy import Policy
-from dzagent.reconcile import Parts, Reconciler
+from dzagent.reconcile import Reconciler
 from dzagent.render import Templates
 from dzagent.report import Reporter
 from dzagent.share import find

@@ -32,8 +32,9 @@ from dzagent.kernel.iproute import IpRoute
 from dzagent.kernel.watch import Watch
 from dzagent.kernel.watched import WatchedKernel
 from dzagent.model import UserType
+from dzagent.parts import Parts
 from dzagent.policy import Policy, load_policy
-from dzagent.reconcile import Parts, Reconciler
+from dzagent.reconcile import Reconciler
 from dzagent.render import Templates
 from dzagent.report import Reporter
 from dzagent.share import find
