@@ -138,6 +138,15 @@ def repair_ms(agent: WatchedAgent, kind: Kind, n: int) -> float:
         return wait_for(f"the repair of a {kind.name}", both, 60)[0] * 1000
 
 
+def table_ms(agent: WatchedAgent) -> float:
+    """Delete the nftables table; return the milliseconds until it is listed again. One listing takes a few of them."""
+    if agent.nft("delete", "table", "inet", "dzagent").code != 0:
+        raise LabError("the table inet dzagent is not there")
+    began = time.monotonic()
+    wait_for("the table", lambda: agent.nft("list", "table", "inet", "dzagent").code == 0, 60)
+    return (time.monotonic() - began) * 1000
+
+
 def percentiles(values: list[float]) -> str:
     """Return median, 99th percentile and worst of milliseconds."""
     values = sorted(values)
@@ -154,6 +163,19 @@ def kinds(agent: WatchedAgent, size: int, rounds: int) -> None:
             times.append(repair_ms(agent, kind, n))
             whole(agent, size)
         print(f"  {kind.name:<16} {percentiles(times)}", flush=True)
+    table(agent, rounds)
+
+
+def table(agent: WatchedAgent, rounds: int) -> None:
+    """Print the times of the nftables table, where there is one."""
+    if not agent.generations.healthy:
+        print("  nftables         not measured: it cannot be listened to here")
+        return
+    times = []
+    for _ in range(rounds):
+        agent.calm(0.05)
+        times.append(table_ms(agent))
+    print(f"  {'nftables table':<16} {percentiles(times)}", flush=True)
 
 
 def whole(agent: WatchedAgent, size: int) -> None:

@@ -35,12 +35,14 @@ from dzagent.hostfacts import HostProbe
 from dzagent.intent import IntentReader
 from dzagent.journal import Journal, here
 from dzagent.kernel.detached import detach, reap
+from dzagent.kernel.generations import GenerationWatch
 from dzagent.kernel.host import HostKernel
 from dzagent.kernel.iproute import IpRoute
 from dzagent.kernel.nft import TIMEOUT, Nft
 from dzagent.kernel.run import Completed, Runner, run
 from dzagent.kernel.watch import Watch
 from dzagent.kernel.watched import WatchedKernel
+from dzagent.kernel.watchlines import Touched
 from dzagent.ledgerside import LedgerSide
 from dzagent.maintain import check_files, remove_all
 from dzagent.marks import ownership, write_marks
@@ -83,10 +85,10 @@ class Daemon:
         self._marks = ownership(config, policy)
         runner = partial(beating, beat=self._pulse.beat)
         ip = IpRoute(runner(run))
+        host = HostKernel(ip, Nft(runner(partial(run, timeout=TIMEOUT))))
         self._watch = Watch(lambda: self.wake.set(KERNEL), clock=time.monotonic)
-        kernel = WatchedKernel(
-            HostKernel(ip, Nft(runner(partial(run, timeout=TIMEOUT)))), self._watch, time.monotonic
-        )
+        self._generations = GenerationWatch(lambda: self._watch.note(Touched(tables=True)))
+        kernel = WatchedKernel(host, self._watch, time.monotonic, lambda: self._generations.healthy)
         self._probe = HostProbe(
             config, policy, kernel, clock=time.monotonic, outside=_outside(config, self.wake)
         )
@@ -139,6 +141,7 @@ class Daemon:
         _record(self._config, self._marks)
         self._socket.start()
         self._watch.start()
+        self._generations.start()
         self._ledger.start()
         self._bgp.start()
         for remark in self._config.remarks:
@@ -150,6 +153,7 @@ class Daemon:
             self._reconciler.run(self.wake, self._stopping.is_set)
         finally:
             self._pulse.stopping()
+            self._generations.stop()
             self._watch.stop()
             self._bgp.stop()
             self._ledger.stop()

@@ -314,7 +314,8 @@ class Reconciler:
         """Say when the next pass should be; `others`: something is withheld, in our places, or at work, and may go unseen."""
         self.tried += len(acted.outcomes)
         left = bool(acted.plan.steps or acted.plan.conflicts or others)
-        retry_at = self._actor.next_due() if acted.failing and self._parts.config.apply == "auto" else None
+        waits = bool(acted.failing or acted.fights) and self._parts.config.apply == "auto"
+        retry_at = self._actor.next_due() if waits else None
         return Passed(
             changed=bool(acted.outcomes),
             unsettled=left or isinstance(facts.identity, Problem),

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address
@@ -95,6 +96,32 @@ def repaired(agent: WatchedAgent, *edits: str) -> None:
 )
 def test_what_somebody_changes_comes_back(agent: WatchedAgent, edits: tuple[str, ...]) -> None:
     repaired(agent, *edits)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "flush table inet dzagent",
+        "delete table inet dzagent",
+        "add rule inet dzagent unicast_input counter drop",
+        "delete chain inet dzagent unicast_input",
+    ],
+)
+def test_what_somebody_does_to_the_table_is_undone(agent: WatchedAgent, edit: str) -> None:
+    def listed() -> str:
+        done = agent.nft("-s", "list", "table", "inet", "dzagent")
+        return done.stdout.decode()
+
+    if not agent.generations.healthy:
+        pytest.skip("NOT TESTED: nftables cannot be listened to here")
+    agent.calm()
+    before = listed()
+    assert "chain" in before
+    if agent.nft(*edit.split()).code != 0:
+        assert edit.startswith("delete chain")  # a chain with rules in it stays
+        agent.nft("flush", "chain", "inet", "dzagent", "unicast_input")
+        assert agent.nft(*edit.split()).code == 0
+    wait_for(f"{edit} is undone", lambda: sorted(listed().splitlines()) == sorted(before.splitlines()), LIMIT)
 
 
 def test_nothing_is_done_while_nothing_happens(agent: WatchedAgent, tmp_path: Path) -> None:
@@ -223,3 +250,29 @@ def _monitors(name: str) -> set[int]:
         if name.encode() in words and b"monitor" in words and b"label" in words:
             found.add(int(entry.name))
     return found
+
+
+def test_nftables_generations_are_heard_in_their_own_namespace(agent: WatchedAgent) -> None:
+    """The filter in the kernel passes one message a transaction, and none of another namespace."""
+    enter = ["ip", "netns", "exec", agent.net.name]
+    if subprocess.run([*enter, "nft", "list", "tables"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("NOT TESTED: nft does not work here")
+    listen = (
+        "import time\n"
+        "from dzagent.kernel.generations import open_generations\n"
+        "sock = open_generations()\n"
+        "print('ready', flush=True)\n"
+        "for _ in range(3): print(len(sock.recv(4096)), flush=True)\n"
+    )
+    child = subprocess.Popen(
+        [*enter, sys.executable, "-c", listen], stdout=subprocess.PIPE, text=True, cwd=Path.cwd()
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    edits = ("add table inet x", "add chain inet x c", "delete table inet x")
+    for edit in edits:
+        subprocess.run([*enter, "nft", edit], check=True)
+    said = [int(child.stdout.readline()) for _ in edits]
+    child.stdout.close()
+    assert child.wait(30) == 0
+    assert all(length <= 64 for length in said)

@@ -212,3 +212,18 @@ def test_events_that_come_while_everything_is_read_are_kept(world: World) -> Non
     world.kernel.observe(INTEREST)
     world.real.observe = real  # type: ignore[method-assign]
     assert world.kernel.news().slots
+
+
+def test_without_ears_for_nftables_every_look_reads_them() -> None:
+    world = World()
+    deaf = WatchedKernel(world.real, world.watch, lambda: world.now, lambda: False)
+    deaf.observe(INTEREST)
+    world.real.reread_touched.clear()
+    deaf.observe(INTEREST)
+    assert world.real.reread_touched == [Touched(tables=True)]
+
+
+def test_a_new_generation_reads_nftables_alone(world: World) -> None:
+    world.watch.pending = Touched(tables=True)
+    assert world.looks() == (0, [Touched(tables=True)])
+    assert world.looks() == (0, [])

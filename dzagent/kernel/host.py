@@ -25,8 +25,9 @@ class HostKernel:
         return replace(self._ip.observe(interest), nft=self._nft.observe())
 
     def reread(self, interest: Interest, touched: Touched, before: Observed) -> Observed:
-        """Return what was seen `before`, with what was touched read again, and the table. Raises as `observe` does."""
-        return replace(self._ip.reread(interest, touched, before), nft=self._nft.observe())
+        """Return what was seen `before`, with what was touched read again; raises what `IpRoute.reread` raises."""
+        observed = self._ip.reread(interest, touched, before)
+        return replace(observed, nft=self._nft.observe()) if touched.tables else observed
 
     def apply(self, steps: Sequence[Step]) -> tuple[Outcome, ...]:
         """Run the steps of one phase, each with its tool; one outcome a step, in their order."""

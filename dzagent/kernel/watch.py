@@ -160,7 +160,7 @@ class Watch:
         while not self._stopping.is_set():
             if not self._view.healthy and self._is_ready(child, ready_by):
                 self._say(healthy=True)
-                self._note(EVERYTHING)
+                self.note(EVERYTHING)
             said = child.read(None if self._view.healthy else 0.01)
             if said is None:
                 return rest.decode(errors="replace").strip()[-200:] or "it ended by itself"
@@ -170,7 +170,7 @@ class Watch:
             self._judge(whole)
             if len(rest) > MAX_LINE:
                 rest = b""
-                self._note(EVERYTHING)
+                self.note(EVERYTHING)
             self._stopping.wait(BUSY if len(said) >= MUCH else CALM)
         return "it was stopped"
 
@@ -186,9 +186,10 @@ class Watch:
         if touched == EVERYTHING:
             self._say(healthy=self._view.healthy, overruns=self._view.overruns + 1)
         if touched:
-            self._note(touched)
+            self.note(touched)
 
-    def _note(self, touched: Touched) -> None:
+    def note(self, touched: Touched) -> None:
+        """Take in that something was touched; for other watches, too."""
         with self._lock:
             self._touched |= touched
         self._on_news()

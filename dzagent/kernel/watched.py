@@ -16,7 +16,8 @@ from dzagent.kernel.protocol import Kernel
 from dzagent.kernel.rereading import FEW
 from dzagent.kernel.watch import WatchView
 from dzagent.kernel.watchlines import EVERYTHING, NOTHING, Lines, Touched, is_known
-from dzagent.model import Address, Interest, Observed, Outcome, Result, Route, Rule, Step
+from dzagent.model import Address, Interest, Link, Observed, Outcome, Result, Route, Rule, Step
+from dzagent.nftmodel import NftTable
 
 SHARE: Final = 50.0
 """A look at everything that took t seconds is repeated after SHARE * t at the earliest, unless there is doubt."""
@@ -57,12 +58,22 @@ class _Seen:
 
 
 class WatchedKernel:
-    """Implements `Kernel`. The loop's thread alone calls it. `clock` gives monotonic seconds."""
+    """Implements `Kernel`. The loop's thread alone calls it. `clock` gives monotonic seconds.
 
-    def __init__(self, kernel: Rereader, watch: Watcher, clock: Callable[[], float]) -> None:
+    `tables` tells whether the watch hears of nftables; while not, every look reads them.
+    """
+
+    def __init__(
+        self,
+        kernel: Rereader,
+        watch: Watcher,
+        clock: Callable[[], float],
+        tables: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._kernel = kernel
         self._watch = watch
         self._clock = clock
+        self._tables = tables
         self._held = Held()
         self._seen: _Seen | None = None
         self._news = NOTHING
@@ -77,6 +88,8 @@ class WatchedKernel:
         if seen is None or self._fully or not self._watch.healthy or not _same(seen.interest, interest):
             return self._observe_all(interest)
         touched = self.news() | self._written | _more(seen.interest, interest)
+        if not self._tables():
+            touched |= Touched(tables=True)
         if touched.everything:
             return self._observe_all(interest)
         observed = seen.observed
@@ -191,7 +204,7 @@ def _more(before: Interest, after: Interest) -> Touched:
 def _written(steps: Sequence[Step]) -> Touched:
     """Return what steps of ours touch; routes vanish with links and addresses, unseen."""
     targets = tuple(step.target for step in steps)
-    if not all(isinstance(target, (Address, Route, Rule)) for target in targets):
+    if any(isinstance(target, Link) for target in targets):
         return EVERYTHING
     addresses = any(isinstance(target, Address) for target in targets)
     slots: dict[Slot, str | None] = {
@@ -202,4 +215,5 @@ def _written(steps: Sequence[Step]) -> Touched:
         rules=any(isinstance(target, Rule) for target in targets),
         routes=addresses or len(slots) > FEW,
         slots={} if len(slots) > FEW else slots,
+        tables=any(isinstance(target, NftTable) for target in targets),
     )

@@ -46,7 +46,7 @@ _DEVICE: Final = re.compile(r"\[\w+\](?:Deleted )?\d+: ([^\s:@]+)")
 class Touched:
     """What may differ from the last look. `slots` are routes, each with the last line about it if that tells all.
 
-    ours: whether one of the links, addresses and rules is ours, or the routes are.
+    tables: nftables, of which no line tells more. ours: whether one of the links, addresses and rules is ours, or the routes are.
     """
 
     links: bool = False
@@ -55,10 +55,11 @@ class Touched:
     routes: bool = False
     slots: Mapping[Slot, str | None] = field(default_factory=dict)
     ours: bool = False
+    tables: bool = False
 
     def __bool__(self) -> bool:
         """Tell whether anything is touched."""
-        return self.links or self.addresses or self.rules or self.routes or bool(self.slots)
+        return self.links or self.addresses or self.rules or self.routes or self.tables or bool(self.slots)
 
     @property
     def everything(self) -> bool:
@@ -83,11 +84,12 @@ class Touched:
             self.routes or later.routes or many,
             {} if many else slots,
             self.ours or later.ours or many,
+            self.tables or later.tables,
         )
 
 
 NOTHING: Final = Touched()
-EVERYTHING: Final = Touched(links=True, addresses=True, rules=True, routes=True, ours=True)
+EVERYTHING: Final = Touched(links=True, addresses=True, rules=True, routes=True, ours=True, tables=True)
 
 
 class Lines:

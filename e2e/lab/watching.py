@@ -5,11 +5,13 @@ It runs in a thread of the test or benchmark; where the kernel has no GRE, vxlan
 
 from __future__ import annotations
 
+import ctypes
 import os
+import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
@@ -23,9 +25,14 @@ from dzagent.drive import KERNEL
 from dzagent.feed import LedgerView
 from dzagent.hostfacts import HostProbe
 from dzagent.intent import IntentReader
+from dzagent.kernel.generations import GenerationWatch, open_generations
+from dzagent.kernel.host import HostKernel
 from dzagent.kernel.iproute import IpRoute
+from dzagent.kernel.nft import Nft
+from dzagent.kernel.run import Completed, Runner, run
 from dzagent.kernel.watch import Watch
 from dzagent.kernel.watched import WatchedKernel
+from dzagent.kernel.watchlines import Touched
 from dzagent.model import MAIN_TABLE, Route, ServiceName
 from dzagent.policy import Policy
 from dzagent.reconcile import Parts, Reconciler
@@ -41,6 +48,7 @@ from tests.service_fakes import CLIENT, EDGE, UserSpec, device, snapshot
 
 SPEC = EDGE
 PROTOCOL = 210
+_CLONE_NEWNET = 0x40000000
 
 
 @dataclass
@@ -96,13 +104,14 @@ def learned_routes(count: int, table: int = MAIN_TABLE, source: IPv4Address = CL
 
 @dataclass
 class WatchedAgent:
-    """The running loop. `kernel` is the whole of it, `watch` its watch, `wake` what wakes it."""
+    """The running loop. `kernel` is the whole of it, `watch` and `generations` its watches, `wake` what wakes it."""
 
     net: Namespace
     root: Path
     config: Config
     kernel: WatchedKernel
     watch: Watch
+    generations: GenerationWatch
     wake: Wake
     loop: Reconciler
     passes: list[float] = field(default_factory=list)
@@ -124,9 +133,14 @@ class WatchedAgent:
     def start(self) -> None:
         """Start it, and wait until nothing is left to do and the watch listens."""
         self.watch.start()
+        self.generations.start()
         self._thread.start()
         wait_for("the watch listens and a pass has run", lambda: self.watch.healthy and bool(self.passes), 30)
         self.calm()
+
+    def nft(self, *words: str) -> Completed:
+        """Do what somebody else does to nftables."""
+        return nft_in(self.net.name)("nft", words)
 
     @property
     def threads(self) -> tuple[threading.Thread, ...]:
@@ -148,10 +162,43 @@ class WatchedAgent:
         self._stopping.set()
         self.wake.set("stop")
         self._thread.join(30)
+        self.generations.stop()
         self.watch.stop()
 
     def _run(self) -> None:
         self.loop.run(self.wake, self._stopping.is_set)
+
+
+def nft_in(name: str) -> Runner:
+    """Return what runs `nft` in a namespace."""
+
+    def runner(program: str, args: Sequence[str], stdin: str = "") -> Completed:
+        return run("ip", ["netns", "exec", name, program, *args], stdin)
+
+    return runner
+
+
+def in_namespace(name: str) -> socket.socket:
+    """Open the socket of generations in a namespace: a thread goes there for a moment. Raises OSError."""
+    opened: list[socket.socket | OSError] = []
+
+    def work() -> None:
+        descriptor = os.open(f"/run/netns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if ctypes.CDLL(None, use_errno=True).setns(descriptor, _CLONE_NEWNET) != 0:
+                raise OSError(ctypes.get_errno(), "setns")
+            opened.append(open_generations())
+        except OSError as error:
+            opened.append(error)
+        finally:
+            os.close(descriptor)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    if isinstance(opened[0], OSError):
+        raise opened[0]
+    return opened[0]
 
 
 def make_agent(
@@ -174,7 +221,9 @@ def make_agent(
     write_intent(config.paths.intent, Intent(True))
     wake = Wake()
     watch = Watch(lambda: wake.set(KERNEL), clock=clock, options=("-netns", net.name))
-    kernel = WatchedKernel(IpRoute(net), watch, clock)
+    generations = GenerationWatch(lambda: watch.note(Touched(tables=True)), lambda: in_namespace(net.name))
+    host = HostKernel(IpRoute(net), Nft(nft_in(net.name)))
+    kernel = WatchedKernel(host, watch, clock, lambda: generations.healthy)
     picture = snapshot(spec, device=device(prefixes=prefixes))
     loop = Reconciler(
         Parts(
@@ -192,7 +241,7 @@ def make_agent(
             watched=kernel,
         )
     )
-    return WatchedAgent(net, root, config, kernel, watch, wake, loop)
+    return WatchedAgent(net, root, config, kernel, watch, generations, wake, loop)
 
 
 @contextmanager
