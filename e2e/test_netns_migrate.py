@@ -41,7 +41,7 @@ class Move:
         self.hindered("DoublezerodRuns")
 
     def hindered(self, code: str) -> None:
-        self.lab.until(f"the agent says {code}", lambda: self.lab.condition("ForeignDaemon")[1] == code)
+        self.lab.until(f"the agent says {code}", lambda: self.lab.condition("ForeignDaemon")[1] == code, 30)
 
     def run(self, verb: str) -> str:
         """Run the migration inside the host."""
@@ -124,7 +124,7 @@ def test_a_tunnel_with_many_routes_moves_and_loses_nothing(ibrl: Move, tmp_path:
     assert (ibrl.count(186), ibrl.count(210)) == (0, MANY)
     up = lab.until("the session is up", lambda: lab.session().get("status") == "BGP Session Up", 20)
     print(f"the session is up {up:.1f} s later")
-    lab.until("ready", lambda: lab.condition("Ready") == ("True", "Provisioned"))
+    lab.until("ready", lambda: lab.condition("Ready") == ("True", "Provisioned"), 30)
     lab.until("every route confirmed", lambda: lab.document("routes.json") and ibrl.count(210) == MANY)
     answered = len(far.answered)
     wait_for("answers afterwards", lambda: len(far.answered) >= answered + 100)
@@ -157,7 +157,7 @@ def test_rules_and_routes_of_a_filtering_user_move_and_come_back(edge: Move, tmp
     wait_for("the first answers", lambda: len(near.answered) >= 50 and len(far.answered) >= 50)
     assert edge.rules() == {(100, "2"), (101, "2")}
     edge.run("migrate")
-    lab.until("ready", lambda: lab.condition("Ready") == ("True", "Provisioned"))
+    lab.until("ready", lambda: lab.condition("Ready") == ("True", "Provisioned"), 30)
     assert edge.rules() == {(100, "210"), (101, "210"), (100, "2")}, "a rule of nobody's stays"
     edge.run("undo")
     assert edge.rules() == {(100, "2"), (101, "2")}
@@ -183,6 +183,6 @@ def test_killed_in_the_middle_the_same_command_goes_on(edge: Move, tmp_path: Pat
         broken.send(signal.SIGKILL)
     said = edge.run("migrate")
     assert "done" in said
-    lab.until("ready", lambda: lab.condition("Ready") == ("True", "Provisioned"))
+    lab.until("ready", lambda: lab.condition("Ready") == ("True", "Provisioned"), 30)
     assert edge.rules() == {(100, "210"), (101, "210")}
     assert near.stop() == ()
