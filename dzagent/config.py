@@ -189,12 +189,12 @@ class Paths:
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """Times in seconds: between polls of the ledger, between full readings of the kernel, total of one RPC call;
+    """Times in seconds: between polls of the ledger, between looks at the whole kernel, total of one RPC call;
     between searches for own users, and between lists of all devices while something needs them.
     """
 
     poll: float = 10.0
-    observe: float = 2.0
+    resync: float = 60.0
     rpc_timeout: float = 10.0
     search: float = 60.0
     devices: float = 120.0
@@ -217,7 +217,7 @@ class Config:
     """The whole configuration, checked. `rpc` may be empty: see `require_rpc`.
 
     websocket: URLs of subscriptions, empty for none. rpc_budget: requests a minute. outside_lookup: the URL that
-    tells this host's address, "" for none.
+    tells this host's address, "" for none. remarks: what a person should know about the file, one sentence each.
     """
 
     network: Network = "mainnet-beta"
@@ -237,6 +237,7 @@ class Config:
     rpc_budget: int = 120
     commitment: Commitment = "finalized"
     full_fetch: bool = False
+    remarks: tuple[str, ...] = ()
     file: str = str(DEFAULT_CONFIG)
 
     def require_rpc(self) -> tuple[str, ...]:
@@ -255,7 +256,7 @@ _TOP = (
     "log_level", "intervals", "directories", "links", "websocket", "rpc_budget", "commitment", "full_fetch",
     "outside_lookup",
 )  # fmt: skip
-_INTERVALS = ("poll", "observe", "rpc_timeout", "search", "devices")
+_INTERVALS = ("poll", "resync", "observe", "rpc_timeout", "search", "devices")
 _DIRECTORIES = ("state", "run")
 _LINKS = ("unicast", "multicast")
 
@@ -309,6 +310,7 @@ def parse_config(item: Item | None, file: str) -> Config:
         links=_links(top),
         compat_socket=top.read("compat_socket", yamlfile.truth, False),
         log_level=top.read("log_level", yamlfile.one_of("debug", "info", "warning", "error"), "info"),
+        remarks=_remarks(top),
         file=file,
     )
 
@@ -457,11 +459,30 @@ def _intervals(top: Section) -> Intervals:
     part = yamlfile.subsection(top, "intervals", _INTERVALS)
     return Intervals(
         poll=part.read("poll", yamlfile.number(1, 3600, "seconds"), Intervals().poll),
-        observe=part.read("observe", yamlfile.number(0.1, 3600, "seconds"), Intervals().observe),
+        resync=_resync(part),
         rpc_timeout=part.read("rpc_timeout", yamlfile.number(0.5, 120, "seconds"), Intervals().rpc_timeout),
         search=part.read("search", yamlfile.number(10, 3600, "seconds"), Intervals().search),
         devices=part.read("devices", yamlfile.number(10, 86400, "seconds"), Intervals().devices),
     )
+
+
+def _remarks(top: Section) -> tuple[str, ...]:
+    old = yamlfile.subsection(top, "intervals", _INTERVALS).entries.get("observe")
+    if old is None:
+        return ()
+    where = f"{top.file}:{yamlfile.line_of(old.node)}"
+    return (
+        f"{where}: intervals.observe is called intervals.resync now, and need not be short: the kernel is watched",
+    )
+
+
+def _resync(part: Section) -> float:
+    """Read `resync`, or `observe`, which it was called before the kernel was watched."""
+    old = part.entries.get("observe")
+    if old is None or "resync" not in part.entries:
+        key = "resync" if old is None else "observe"
+        return part.read(key, yamlfile.number(0.1, 3600, "seconds"), Intervals().resync)
+    raise old.error("this is the old name of intervals.resync, which is set too: remove this line")
 
 
 def _paths(top: Section) -> Paths:

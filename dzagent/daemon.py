@@ -25,6 +25,7 @@ from dzagent.bgp.speaker import Clocks
 from dzagent.checkpoint import CheckpointFile, UndoneFile
 from dzagent.config import DEFAULT_CONFIG, Config, load_config
 from dzagent.desired import DesiredStore
+from dzagent.drive import KERNEL
 from dzagent.errors import DzagentError, StateError
 from dzagent.hostfacts import HostProbe
 from dzagent.intent import IntentReader
@@ -34,6 +35,8 @@ from dzagent.kernel.host import HostKernel
 from dzagent.kernel.iproute import IpRoute
 from dzagent.kernel.nft import TIMEOUT, Nft
 from dzagent.kernel.run import Completed, Runner, run
+from dzagent.kernel.watch import Watch
+from dzagent.kernel.watched import WatchedKernel
 from dzagent.ledgerside import LedgerSide
 from dzagent.maintain import check_files, remove_all
 from dzagent.marks import ownership, write_marks
@@ -76,7 +79,10 @@ class Daemon:
         self._marks = ownership(config, policy)
         runner = partial(beating, beat=self._pulse.beat)
         ip = IpRoute(runner(run))
-        kernel = HostKernel(ip, Nft(runner(partial(run, timeout=TIMEOUT))))
+        self._watch = Watch(lambda: self.wake.set(KERNEL), clock=time.monotonic)
+        kernel = WatchedKernel(
+            HostKernel(ip, Nft(runner(partial(run, timeout=TIMEOUT)))), self._watch, time.monotonic
+        )
         self._probe = HostProbe(
             config, policy, kernel, clock=time.monotonic, outside=_outside(config, self.wake)
         )
@@ -110,6 +116,7 @@ class Daemon:
                 now=boot_seconds,
                 bgp=self._bgp,
                 helper=helper,
+                watched=kernel,
                 pulse=self._pulse,
                 journal=Journal(config.paths.journal, here()),
                 managers=running_managers,
@@ -123,8 +130,11 @@ class Daemon:
         signal.signal(signal.SIGINT, self._stop)
         _record(self._config, self._marks)
         self._socket.start()
+        self._watch.start()
         self._ledger.start()
         self._bgp.start()
+        for remark in self._config.remarks:
+            log.warning("%s", remark)
         log.info(
             "dzagentd %s started: network %s, mode %s", __version__, self._config.network, self._config.apply
         )
@@ -132,6 +142,7 @@ class Daemon:
             self._reconciler.run(self.wake, self._stopping.is_set)
         finally:
             self._pulse.stopping()
+            self._watch.stop()
             self._bgp.stop()
             self._ledger.stop()
             self._socket.stop()

@@ -21,6 +21,7 @@ from dzagent.guard import LEARNED
 from dzagent.held import Held
 from dzagent.hostfacts import Facts
 from dzagent.intent import IntentView
+from dzagent.kernel.watch import WatchView
 from dzagent.model import (
     Address,
     Desired,
@@ -33,6 +34,7 @@ from dzagent.model import (
     ServiceName,
 )
 from dzagent.neighbours import SHARED
+from dzagent.rhythm import UNWATCHED
 from dzagent.status import ServiceView, describe, overlay_of, view_kept, view_service
 from dzagent.wishes import Wishes
 
@@ -73,6 +75,7 @@ class PassReport:
     outcomes: tuple[Outcome, ...]
     failing: tuple[Outcome, ...]
     bgp: BgpView | None = None
+    watch: WatchView | None = None
     age: DataAge = field(default_factory=DataAge)
     pending: Pending | None = None
     fights: tuple[Fight, ...] = ()
@@ -203,6 +206,7 @@ def judge(report: PassReport, services: Sequence[ServiceView], mode: str) -> lis
         ("Held", *held_words(report.held)),
         ("ConfirmPending", *_pending(report.pending)),
         firewall(report.desired, report.after.nft, report.plan, report.failing),
+        *([] if report.watch is None else [_watching(report.watch)]),
         _ready(report, services, sync, session),
     ]
 
@@ -338,6 +342,14 @@ def bgp_problems(bgp: BgpView | None) -> list[Problem]:
             )
             found.append(Problem("RoutesStale", message, name))
     return found
+
+
+def _watching(watch: WatchView) -> Judgement:
+    """Say whether changes of the kernel are seen at once; while they are not, it is read every few seconds."""
+    if watch.healthy:
+        return ("Watching", "True", "Monitoring", "changes of the kernel are seen as they happen")
+    message = f"the kernel is read every {UNWATCHED:g} s instead: {watch.message or 'the watch begins'}"
+    return ("Watching", "False", "NoMonitor", message)
 
 
 def _flag(on: bool, reason: str, message: str, otherwise: str) -> tuple[Status, str, str]:

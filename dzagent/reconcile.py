@@ -10,6 +10,7 @@ tell     publish status and plan, if they changed               (report)
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ from dzagent.config import Config
 from dzagent.contested import Contest
 from dzagent.desired import DesiredStore
 from dzagent.doubt import textless
+from dzagent.drive import Drive, cpu_seconds
 from dzagent.errors import DzagentError, ObservationError
 from dzagent.feed import LedgerView
 from dzagent.firewall import LeakGuard, firewall_problems
@@ -35,6 +37,9 @@ from dzagent.intent import IntentReader, IntentView
 from dzagent.journal import Journal
 from dzagent.judge import PassReport
 from dzagent.kernel.protocol import Kernel
+from dzagent.kernel.watched import WatchedKernel
+from dzagent.kernel.watchlines import NOTHING
+from dzagent.keyed import repairs
 from dzagent.marks import ownership
 from dzagent.model import (
     SERVICE_NAMES,
@@ -55,6 +60,7 @@ from dzagent.policy import Policy
 from dzagent.protect import SSH_PEER
 from dzagent.render import Templates
 from dzagent.report import Reporter
+from dzagent.rhythm import Passed, Rhythm
 from dzagent.safeguards import Ask, Safeguards
 from dzagent.screen import Screen
 from dzagent.state import ApplyRequest
@@ -68,6 +74,10 @@ audit = logging.getLogger("dzagent.audit")
 
 MAX_EXACT = 512
 """Keys of static routes whose holder is read in every pass; more than the ledger's groups ever are."""
+
+
+GROUND_SECONDS = 5.0
+"""How long new learned routes are judged by what the last pass knew to be protected: SSH sessions come and go."""
 
 
 class Feed(Protocol):
@@ -104,7 +114,10 @@ class Bgp(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the loop is made of; every effect behind a type that tests replace."""
+    """What the loop is made of; every effect behind a type that tests replace.
+
+    watched: `kernel` again, if it is watched.
+    """
 
     config: Config
     policy: Policy
@@ -117,6 +130,7 @@ class Parts:
     reporter: Reporter
     now: Callable[[], float]
     bgp: Bgp | None = None
+    watched: WatchedKernel | None = None
     pulse: Pulse = field(default_factory=Pulse)
     journal: Journal = field(default_factory=Journal)
     around: Around | None = None
@@ -176,22 +190,37 @@ class Reconciler:
             )
         )
         self._passed_at = 0.0
+        self.tried = 0
+        """How many steps were tried so far."""
 
     def run(self, wake: Wake, stopping: Callable[[], bool]) -> None:
         """Run passes until told to stop. Stopping leaves the kernel as it is: stop is not disable."""
-        reasons: frozenset[str] = frozenset()
-        while not stopping():
-            if reasons != {"routes"} or not self.run_changes():
-                self.run_pass()
-            due = self._passed_at + self._parts.config.intervals.observe - self._parts.now()
-            left = self._safeguards.seconds_left()
-            due = max(0.0, due if left is None else min(due, left))
-            reasons = self._parts.pulse.rest(wake.wait, due, self._parts.reporter.headline)
+        parts, paths = self._parts, self._parts.config.paths
+        rhythm = Rhythm(parts.config.intervals.resync, time.monotonic, random.random)
+        files = (paths.intent, paths.approval, paths.approvals, paths.confirmation)
+        Drive(self, rhythm, cpu_seconds, self._rest, parts.watched, files).run(wake, stopping)
+
+    def _rest(self, wait: Callable[[float], frozenset[str]], seconds: float) -> frozenset[str]:
+        """Wait for reasons, or until a change has to be undone; let the service manager hear that the loop is alive."""
+        left = self._safeguards.seconds_left()
+        seconds = seconds if left is None else min(seconds, left)
+        reasons = self._parts.pulse.rest(wait, seconds, self._parts.reporter.headline)
+        return reasons | {"deadline"} if self._safeguards.seconds_left() == 0.0 else reasons
+
+    @property
+    def urgent(self) -> bool:
+        """Whether the watch has seen that objects of ours are touched."""
+        return self._parts.watched is not None and self._parts.watched.news().urgent
+
+    def resync_asked(self, token: str) -> None:
+        """The next pass is one that a person asked for."""
+        self._parts.reporter.resync_asked(token)
 
     def run_changes(self) -> bool:
         """Carry out what changed of the learned routes since the last time; False if a whole pass is needed.
 
-        Works on the difference alone, from what the last pass knew of the kernel: nothing is read.
+        Works on the difference alone, from what the last pass knew of the kernel: nothing is read but the learned
+        routes that the watch says somebody has touched.
         """
         try:
             return self._changes()
@@ -201,10 +230,10 @@ class Reconciler:
             log.exception("unexpected failure while routes were changed")
         return False
 
-    def run_pass(self) -> None:
+    def run_pass(self) -> Passed:
         """Run one pass. Whatever fails is reported; the next pass tries again from what is then true."""
         try:
-            self._pass()
+            return self._pass()
         except ObservationError as error:
             self._parts.reporter.failed("ObservationFailed", str(error))
         except DzagentError as error:
@@ -212,8 +241,9 @@ class Reconciler:
         except Exception as error:  # the loop's boundary: a defect must not end the agent
             log.exception("unexpected failure of a pass")
             self._parts.reporter.failed("InternalError", f"internal error: {error!r}")
+        return Passed(failed=True)
 
-    def _pass(self) -> None:
+    def _pass(self) -> Passed:
         self._ground, self._passed_at = None, self._parts.now()
         self._safeguards.first(self._parts.intent.read())
         observed = self._look()
@@ -233,9 +263,10 @@ class Reconciler:
         acted = self._act(desired, observed, setting, intent)
         self._safeguards.settle(wishes, intent, whole, self._learned[1], acted)
         self._remember(desired, setting, acted, intent)
+        beside = self._neighbours.problems(desired, acted.observed)
         problems = (
             *self._problems(guards),
-            *self._neighbours.problems(desired, acted.observed),
+            *beside,
             *unguarded,
             *firewall_problems(desired, acted.observed),
         )
@@ -261,7 +292,20 @@ class Reconciler:
                 bgp=None if self._parts.bgp is None else self._parts.bgp.view(),
                 age=age,
                 pending=self._safeguards.pending,
+                watch=None if self._parts.watched is None else self._parts.watched.view(),
             )
+        )
+        return self._ending(acted, facts, bool(held or acted.held or beside))
+
+    def _ending(self, acted: Acted, facts: Facts, others: bool) -> Passed:
+        """Say when the next pass should be; `others`: something is withheld, or in our places, and may go unseen."""
+        self.tried += len(acted.outcomes)
+        left = bool(acted.plan.steps or acted.plan.conflicts or others)
+        retry_at = self._actor.next_due() if acted.failing and self._parts.config.apply == "auto" else None
+        return Passed(
+            changed=bool(acted.outcomes),
+            unsettled=left or isinstance(facts.identity, Problem),
+            retry_in=None if retry_at is None else retry_at - self._parts.now(),
         )
 
     def _look(self) -> Observed:
@@ -328,26 +372,33 @@ class Reconciler:
         )
 
     def _changes(self) -> bool:
-        bgp, ground = self._parts.bgp, self._ground
-        if bgp is None or ground is None:
+        bgp, ground, watched = self._parts.bgp, self._ground, self._parts.watched
+        touched = NOTHING if watched is None else watched.news()
+        changes = None if bgp is None else bgp.changes(self._learned[0])
+        if not touched and (bgp is None or (changes is not None and not changes.routes)):
+            return True
+        if bgp is None or ground is None or changes is None:
             return False
-        if self._parts.now() - self._passed_at >= self._parts.config.intervals.observe:
+        if changes.routes and self._parts.now() - self._passed_at >= GROUND_SECONDS:
             return False
-        if self._safeguards.seconds_left() == 0.0:
-            return False
-        changes = bgp.changes(self._learned[0])
-        if changes is None:
-            return False
+        if watched is not None and touched:
+            found = repairs(touched, bgp.learned()[1], self._joiner, watched)
+            if found is None:
+                return False
+            changes = replace(changes, routes={**changes.routes, **found})
         quick = self._joiner.quick(ground.desired, ground.observed, changes.routes, self._owner)
         plan, _ = self._planner.check(quick.plan, ground.observed, ground.setting)
         self._learned = (changes.version, {})
-        if not plan.steps:
-            return True
-        outcomes = self._actor.run(plan, ground.setting.causes)
+        due = self._actor.due(plan)
+        left = len(due.steps) < len(plan.steps) or (watched is not None and bool(watched.news()))
+        if not due.steps:
+            return not left
+        outcomes = self._actor.run(due, ground.setting.causes)
+        self.tried += len(outcomes)
         self._joiner.contest(outcomes)
         sound = self._joiner.done(quick, outcomes)
         self._tell_installed(bgp)
-        return sound
+        return sound and not left
 
     def _tell_installed(self, bgp: Bgp) -> None:
         if self._joiner.news:
@@ -358,7 +409,7 @@ class Reconciler:
 
     def _observe_keys(self, desired: Desired, observed: Observed) -> Observed:
         """Look again if the plan needs to know who holds keys that were not read: steady state never does."""
-        keys = _exact_keys(desired, self._joiner.contested)
+        keys = _exact_keys(desired, observed, self._owner, self._joiner.contested)
         if set(keys) <= set(self._interest.exact):
             if len(keys) < len(self._interest.exact):
                 self._interest = replace(self._interest, exact=keys)
@@ -379,9 +430,16 @@ class Reconciler:
 
     def _act(self, desired: Desired, observed: Observed, setting: Setting, intent: IntentView) -> Acted:
         used: list[Held] = []
+        # what a person has let through is one plan, with one way back
+        acts = (
+            self._parts.config.apply == "auto" and intent.enabled is not None and not setting.guards.approved
+        )
 
         def replan(seen: Observed) -> tuple[Plan, tuple[Held, ...]]:
             now = replace(setting, owner=self._owner)  # the last look may have found more of ours
+            first = self._planner.foundation(desired, seen, self._learned[1], now) if acts else None
+            if first is not None and first[0].steps:
+                return first
             planned = self._planner.plan(desired, seen, self._learned, self._unknown_peers, now)
             used.extend(self._planner.used)
             return planned
@@ -421,9 +479,19 @@ def _settle(intent: IntentView, observed: Observed, owner: Ownership) -> IntentV
 
 
 def _exact_keys(
-    desired: Desired, contested: Iterable[tuple[int, IPv4Network]]
+    desired: Desired, observed: Observed, owner: Ownership, contested: Iterable[tuple[int, IPv4Network]]
 ) -> tuple[tuple[int, IPv4Network], ...]:
-    """Return the keys of routes whose holder must be known: static ones, and learned ones that were not to be had."""
-    routes = (obj for obj in desired.objects if isinstance(obj, Route))
-    static = dict.fromkeys((route.table, route.dst) for route in routes)
+    """Return the keys of routes whose holder must be known: static ones that are missing, and learned ones that were
+    not to be had. Each costs the kernel a walk through its whole table.
+    """
+    wanted = tuple(obj for obj in desired.objects if isinstance(obj, Route))
+    numbers = {int(route.dst.network_address) for route in wanted}
+    held = {
+        (route.table, route.dst)
+        for route in observed.routes
+        if route.protocol == owner.protocol and int(route.dst.network_address) in numbers
+    }
+    static = dict.fromkeys(
+        (route.table, route.dst) for route in wanted if (route.table, route.dst) not in held
+    )
     return tuple(dict.fromkeys((*tuple(static)[:MAX_EXACT], *contested)))

@@ -13,6 +13,7 @@ _BY_CONDITION = {
     "LedgerStale": "what the services then do is ledger.stale of the policy; look at rpc in the configuration",
     "LedgerChanged": "if the ledger was replaced on purpose: `dzagent ledger forget`",
     "ClockRight": "set this host's clock",
+    "Watching": "what is deleted comes back within seconds; see the log of dzagentd",
     "Rendered": "what works stays; correct the file that is named",
     "InSync": "`dzagent plan` shows the steps that are left",
     "Conflict": "`dzagent plan` names the owner; remove or rename that object",

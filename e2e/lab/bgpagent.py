@@ -21,10 +21,13 @@ from dzagent.bgp.speaker import Clocks
 from dzagent.config import Config, Paths
 from dzagent.daemon import GC_THRESHOLD
 from dzagent.desired import DesiredStore
+from dzagent.drive import KERNEL
 from dzagent.feed import LedgerView
 from dzagent.hostfacts import HostProbe
 from dzagent.intent import IntentReader
 from dzagent.kernel.iproute import IpRoute
+from dzagent.kernel.watch import Watch
+from dzagent.kernel.watched import WatchedKernel
 from dzagent.model import UserType
 from dzagent.policy import Policy, load_policy
 from dzagent.reconcile import Parts, Reconciler
@@ -61,15 +64,18 @@ class LabAgent:
     loop: Reconciler
     bgp: Bgp
     wake: Wake
-    kernel: IpRoute
+    kernel: WatchedKernel
+    watch: Watch
 
     def run(self, stopping: threading.Event) -> None:
         """Run until told to stop."""
+        self.watch.start()
         self.bgp.start()
         try:
             self.loop.run(self.wake, stopping.is_set)
         finally:
             self.bgp.stop()
+            self.watch.stop()
 
 
 def make_agent(
@@ -81,7 +87,9 @@ def make_agent(
     write_intent(settings.paths.intent, Intent(True))
     policy_file = root / "policy.yaml"
     policy: Policy = load_policy(policy_file) if policy_file.read_text().strip() else Policy()
-    kernel, wake = IpRoute(netns), Wake()
+    wake = Wake()
+    watch = Watch(lambda: wake.set(KERNEL), clock=time.monotonic, options=("-netns", netns.name))
+    kernel = WatchedKernel(IpRoute(netns), watch, time.monotonic)
     user = replace(IBRL, kind=int(kind), dz_ip=str(dz_ip))
     templates = Templates((find("templates"),))
     bgp = Bgp(
@@ -107,9 +115,10 @@ def make_agent(
             reporter=Reporter(settings, version="lab", pid=os.getpid(), clock=time.time),
             now=time.monotonic,
             bgp=bgp,
+            watched=kernel,
         )
     )
-    return LabAgent(loop, bgp, wake, kernel)
+    return LabAgent(loop, bgp, wake, kernel, watch)
 
 
 def main() -> None:

@@ -242,20 +242,21 @@ def test_lost_directories_are_made_again(running: Box) -> None:
 def test_upgrade_refuses_no_request_and_leaves_the_engine(running: Box, newer: Path, older: Path) -> None:
     assert get(running, "/v3/status").returncode == 0
     bird, agent = running.main_pid("dzagent-bird"), running.main_pid("dzagentd")
-    ask = f"while curl -sSf -m 60 --unix-socket {SOCKET} http://dzagent/v3/status >/dev/null; do echo; done; echo lost"
+    ask = f"curl -sSf -m 60 --unix-socket {SOCKET} http://dzagent/v3/status >/dev/null"
+    script = f"cd; while [ ! -e stop ]; do {ask} || echo lost; sleep 0.05; done; echo asked until the end"
     asking = subprocess.Popen(
-        running.argv(["setpriv", "--reuid=member", "--regid=member", "--init-groups", "sh", "-c", ask]),
+        running.argv(["setpriv", "--reuid=member", "--regid=member", "--init-groups", "sh", "-c",
+                      f"HOME=/home/member; {script}"]),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    )
+    )  # fmt: skip
     for deb, version in ((newer, debs.NEWER), (older, debs.OLDER)):
         running.must("dpkg", *KEEP, "--install", running.tree.bring(deb))
         _runs(running, version)
-    lost = asking.poll()
-    asking.kill()
-    said, _ = asking.communicate()
-    assert lost is None, said.strip()
+    running.tree.put("/home/member/stop", "")
+    said, _ = asking.communicate(timeout=120 * SLOW)
+    assert said.strip() == "asked until the end"
     assert running.main_pid("dzagent-bird") == bird
     assert running.main_pid("dzagentd") != agent
 

@@ -14,7 +14,9 @@ from e2e.package.test_files import IMPORT_ALL
 from e2e.package.trees import must, run
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
-LEFT_OUT = shutil.ignore_patterns(".*", "dist", "build", "__pycache__", "*.egg-info")
+LEFT_OUT = shutil.ignore_patterns(
+    ".git", ".venv", ".lab", ".*_cache", "dist", "build", "__pycache__", "*.egg-info"
+)
 
 
 def test_another_build_without_network_gives_the_same_bytes(deb: Path, tmp_path: Path) -> None:
