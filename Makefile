@@ -35,9 +35,10 @@ lint: venv ## ruff, mypy --strict, the import contract
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-NETNS := e2e/test_netns_kernel.py e2e/test_bgp.py e2e/test_netns_own.py
+NETNS := $(addprefix e2e/,test_netns_kernel.py test_netns_routing.py test_netns_rollback.py test_netns_own.py \
+	test_netns_nft.py test_bgp.py)
 e2e: venv ## the whole system on a real kernel; TESTS="-k disable" selects
-	@e2e/lab/setup net bgp
+	@e2e/lab/setup net bgp firewalls
 	@$(BIN)/python -m pytest -p no:cacheprovider $(NETNS) $(TESTS) || test $$? = 5 # 5: TESTS selects none of these
 	@$(BIN)/python -m e2e.lab run --else-run -- python -m pytest -p no:cacheprovider e2e \
 		$(addprefix --ignore=,$(NETNS)) --ignore=e2e/package $(TESTS)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from dzagent.audit import audit_line
 from dzagent.backoff import Backoff
 from dzagent.contested import Contest, Fight, rival
-from dzagent.guard import Held
+from dzagent.held import Held
 from dzagent.journal import Journal
 from dzagent.kernel.execute import execute
 from dzagent.kernel.protocol import Kernel

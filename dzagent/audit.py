@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from dzagent.belongs import service_of_step
 from dzagent.kernel.commands import preview
-from dzagent.model import SERVICE_NAMES, Outcome, ServiceName
+from dzagent.model import SERVICE_NAMES, Outcome, ServiceName, Step
+from dzagent.nftmodel import NftTable
 from dzagent.status import describe
 from dzagent.wishes import Wishes
 
@@ -24,6 +25,18 @@ def causes(wishes: Wishes, slot: int) -> Mapping[ServiceName, str]:
     return found
 
 
+MAX_COMMANDS = 2_000
+"""Characters of the commands of one line: a table of nftables can have thousands of elements."""
+
+
+def _commands(step: Step) -> str:
+    lines = preview(step)
+    if isinstance(step.target, NftTable):
+        text = f"nft -f - <<< {'; '.join(lines)}"
+        return text if len(text) <= MAX_COMMANDS else f"{text[:MAX_COMMANDS]}... ({len(text)} characters)"
+    return " && ".join(f"ip {line}" for line in lines)
+
+
 def audit_line(outcome: Outcome, why: Mapping[ServiceName, str], links: Mapping[ServiceName, str]) -> str:
     """Write one line; `links` are our links by service."""
     step = outcome.step
@@ -31,7 +44,7 @@ def audit_line(outcome: Outcome, why: Mapping[ServiceName, str], links: Mapping[
     where = f"; {step.origin}" if step.origin else ""
     cause = f"; {why[service]}" if service is not None and service in why else ""
     said = f": {outcome.message}" if outcome.message else ""
-    commands = " && ".join(f"ip {line}" for line in preview(step))
+    commands = _commands(step)
     return (
         f"{step.action.value} {describe(step.target)} ({step.reason}{where}{cause}) "
         f"[{commands}] {outcome.result.value}{said}"

@@ -67,6 +67,36 @@ class Paths:
         return self.state / "intent" / "apply.json"
 
     @property
+    def approvals(self) -> Path:
+        """What a person lets past the guard."""
+        return self.state / "intent" / "approve.json"
+
+    @property
+    def confirmation(self) -> Path:
+        """The id of the plan that a person confirmed."""
+        return self.state / "intent" / "confirm.json"
+
+    @property
+    def undone(self) -> Path:
+        """What was rolled back, and is not done again by itself."""
+        return self.state / "undone.json"
+
+    @property
+    def trust(self) -> Path:
+        """By which templates, policy, version and configuration each service was made."""
+        return self.state / "trust.json"
+
+    @property
+    def checkpoint(self) -> Path:
+        """How the last change is undone, and until when somebody may confirm it."""
+        return self.agent / "rollback.json"
+
+    @property
+    def accepted(self) -> Path:
+        """What a person has let past the guard, and is in the kernel."""
+        return self.agent / "accepted.json"
+
+    @property
     def forget(self) -> Path:
         """A person's word that what is known of the ledger is to be forgotten."""
         return self.state / "intent" / "forget.json"

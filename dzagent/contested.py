@@ -103,7 +103,6 @@ class Contest:
     def _done(self, step: Step, result: Result, now: float) -> None:
         object_key = key(step.target)
         if step.after is None:
-            self._forget_dependants(step.target)
             if step.origin is not None:  # it makes room for what is wanted: a repair in two steps
                 return
             if self._made.pop(object_key, None) is not None:  # our own wish took it away

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -21,32 +22,35 @@ from dzagent.age import boot_seconds
 from dzagent.bgp.bird import Bird, BirdFiles
 from dzagent.bgp.service import Bgp
 from dzagent.bgp.speaker import Clocks
+from dzagent.checkpoint import CheckpointFile, UndoneFile
 from dzagent.config import DEFAULT_CONFIG, Config, load_config
 from dzagent.desired import DesiredStore
 from dzagent.errors import DzagentError, StateError
 from dzagent.hostfacts import HostProbe
 from dzagent.intent import IntentReader
 from dzagent.journal import Journal, here
+from dzagent.kernel.detached import detach, reap
+from dzagent.kernel.host import HostKernel
 from dzagent.kernel.iproute import IpRoute
+from dzagent.kernel.nft import TIMEOUT, Nft
 from dzagent.kernel.run import Completed, Runner, run
 from dzagent.ledgerside import LedgerSide
 from dzagent.maintain import check_files, remove_all
 from dzagent.marks import ownership, write_marks
+from dzagent.model import SERVICE_NAMES
 from dzagent.notify import Pulse, pulse_of
 from dzagent.outside import Outside
 from dzagent.ownership import Ownership
-from dzagent.policy import find_policy, load_policy
+from dzagent.policy import SITE_POLICIES, find_policy, load_policy
 from dzagent.reconcile import Parts, Reconciler
 from dzagent.render import Templates
 from dzagent.report import Reporter
+from dzagent.rollback import Rollback
 from dzagent.share import places
 from dzagent.suspects import running_managers
 from dzagent.wake import Wake, WakeSocket
 
 log = logging.getLogger(__name__)
-
-SITE_POLICIES = Path("/etc/dzagent/policies")
-"""Where an operator's named policies are looked for first."""
 
 GC_THRESHOLD = (50_000, 20, 50)
 """Thousands of routes are hundreds of thousands of objects without a cycle: looking for one too often costs more."""
@@ -58,7 +62,10 @@ LOCK_SECONDS, LOCK_STEP = 1.0, 0.05
 class Daemon:
     """The running agent: one loop, one thread that polls the ledger, one that watches BGP, one wake socket."""
 
-    def __init__(self, config: Config, pulse: Pulse | None = None) -> None:
+    def __init__(
+        self, config: Config, pulse: Pulse | None = None, helper: Callable[[], None] | None = None
+    ) -> None:
+        """helper: starts what undoes an unconfirmed change if this process dies; None where something else does."""
         self._config = config
         self._pulse = pulse or Pulse()
         self._stopping = threading.Event()
@@ -67,7 +74,9 @@ class Daemon:
         policy = load_policy(policy_file)
         templates = Templates([config.templates, *places("templates")])
         self._marks = ownership(config, policy)
-        kernel = IpRoute(beating(run, self._pulse.beat))
+        runner = partial(beating, beat=self._pulse.beat)
+        ip = IpRoute(runner(run))
+        kernel = HostKernel(ip, Nft(runner(partial(run, timeout=TIMEOUT))))
         self._probe = HostProbe(
             config, policy, kernel, clock=time.monotonic, outside=_outside(config, self.wake)
         )
@@ -100,10 +109,11 @@ class Daemon:
                 reporter=Reporter(config, version=__version__, pid=os.getpid(), clock=time.time),
                 now=boot_seconds,
                 bgp=self._bgp,
+                helper=helper,
                 pulse=self._pulse,
                 journal=Journal(config.paths.journal, here()),
                 managers=running_managers,
-                around=kernel,
+                around=ip,
             )
         )
 
@@ -185,6 +195,38 @@ def take_lock(
     return fd
 
 
+def _rollback(config: Config) -> Rollback:
+    """Put together what undoes a change without the rest of the agent."""
+    policy = load_policy(find_policy(config.policy, (SITE_POLICIES, *places("policies"))))
+    owner = ownership(config, policy)
+    return Rollback(
+        file=CheckpointFile(config.paths.checkpoint, owner, here()),
+        undone=UndoneFile(config.paths.undone, owner),
+        kernel=HostKernel(),
+        owner=owner,
+        journal=Journal(config.paths.journal, here()),
+        links={name: config.links.of(name) for name in SERVICE_NAMES},
+        take_lock=lambda: take_lock(config.paths.lock),
+        give_back=os.close,
+        now=boot_seconds,
+        unix=time.time,
+    )
+
+
+def _helper(config: Config) -> Callable[[], None] | None:
+    """Return what watches over an unconfirmed change from outside; None under our systemd unit, whose timer does."""
+    if "NOTIFY_SOCKET" in os.environ:
+        return None
+    options = ("--config", config.file) if Path(config.file).exists() else ()
+    started: list[int] = []
+
+    def start() -> None:
+        started[:] = [pid for pid in started if not reap(pid)]
+        started.append(detach(("-m", "dzagent.daemon", *options, "--rollback", "--wait")))
+
+    return start
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--config",
@@ -195,8 +237,14 @@ def take_lock(
 )
 @click.option("--check", is_flag=True, help="Only say whether configuration and policy can be used.")
 @click.option("--teardown", is_flag=True, help="Take down everything of ours, stay disabled, and end.")
+@click.option(
+    "--rollback",
+    is_flag=True,
+    help="Undo the change that nobody confirmed, if its time has come and no agent runs, and end.",
+)
+@click.option("--wait", "waits", is_flag=True, help="With --rollback: wait until its time has come.")
 @click.version_option(__version__, prog_name="dzagentd")
-def main(config_file: Path | None, check: bool, teardown: bool) -> None:
+def main(config_file: Path | None, *, check: bool, teardown: bool, rollback: bool, waits: bool) -> None:
     """Keep this host's DoubleZero tunnels equal to what the ledger says.
 
     Runs in the foreground and logs to standard error. Needs CAP_NET_ADMIN. SIGTERM ends it and leaves the
@@ -204,11 +252,13 @@ def main(config_file: Path | None, check: bool, teardown: bool) -> None:
 
     --teardown needs neither a ledger nor a usable configuration; no other dzagentd may run.
     """
+    if waits and not rollback:
+        raise click.UsageError("--wait goes with --rollback")
     policies = (SITE_POLICIES, *places("policies"))
     if check:
         sys.exit(check_files(config_file, policies))
     if teardown:
-        sys.exit(remove_all(config_file, policies, kernel=IpRoute(), lock=take_lock))
+        sys.exit(remove_all(config_file, policies, kernel=HostKernel(), lock=take_lock))
     try:
         config = load_config(config_file or DEFAULT_CONFIG, required=config_file is not None)
         logging.basicConfig(
@@ -216,9 +266,12 @@ def main(config_file: Path | None, check: bool, teardown: bool) -> None:
         )
         for chatty in ("sh", "httpx2", "httpcore2"):  # a line for each process and request
             logging.getLogger(chatty).setLevel(logging.WARNING)
+        if rollback:
+            sys.exit(_rollback(config).run(wait=waits))
         lock = take_lock(config.paths.lock)
         gc.set_threshold(*GC_THRESHOLD)
-        Daemon(config, pulse_of(os.environ, os.getpid())).run()
+        helper = _helper(config)  # first: the pulse takes the service manager's variables away
+        Daemon(config, pulse_of(os.environ, os.getpid()), helper).run()
         os.close(lock)
     except DzagentError as error:
         click.echo(f"dzagentd: {error}", err=True)

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from dzagent.belongs import service_of
 from dzagent.model import Action, Plan, ServiceName
+from dzagent.plan_nft import spare_parts
 from dzagent.wishes import Wishes
 
 
@@ -31,4 +32,4 @@ def spare(plan: Plan, services: Collection[ServiceName], links: Mapping[ServiceN
         )
         for phase in plan.phases
     )
-    return replace(plan, phases=tuple(phase for phase in phases if phase))
+    return spare_parts(replace(plan, phases=tuple(phase for phase in phases if phase)), services)

@@ -15,11 +15,15 @@ from typing import Final
 
 from dzagent.errors import GrammarError
 from dzagent.model import Address, KernelObject, Key, Link, Origin, Route, Rule, ServiceName, Wanted, key
+from dzagent.nftmodel import NftTable
 
 MARK_PREFIX: Final = "dzagent:"
 """What the ifalias of our links starts with; the service's name follows."""
 
-FILES: Final = ("tunnel.ip", "address.ip", "route.ip", "rule.ip")
+NFT_FILE: Final = "nftables.nft"
+"""The rendered file that `nft -f` reads; its lines are those of `nftgrammar`."""
+
+FILES: Final = ("tunnel.ip", "address.ip", "route.ip", NFT_FILE, "rule.ip")
 """The rendered files of a service, in the order in which their objects depend on each other."""
 
 MAX_BYTES: Final = 4 * 1024 * 1024
@@ -66,6 +70,8 @@ def format_object(obj: KernelObject) -> tuple[str, ...]:
             return _format_link(obj)
         if isinstance(obj, Address):
             return (_format_address(obj),)
+        if isinstance(obj, NftTable):
+            raise _Refused("tables are written by nftgrammar")
         return (_format_route(obj) if isinstance(obj, Route) else _format_rule(obj),)
     except _Refused as refused:
         raise GrammarError(f"{_shown(repr(obj))} cannot be written: {refused}") from None

@@ -6,11 +6,12 @@ is removed by the plan; `check` looks at the steps of a plan once more, and neve
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
+from dzagent.held import Held
 from dzagent.model import (
     MAIN_TABLE,
     Action,
@@ -31,14 +32,6 @@ LEARNED: Final = "learned/"
 """How the origins of learned routes begin."""
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A step that is withheld, and why, in one sentence."""
-
-    step: Step
-    reason: str
-
-
 def own_addresses(desired: Desired) -> tuple[IPv4Address, ...]:
     """Return the DoubleZero addresses that the desired state puts on our links.
 
@@ -55,17 +48,25 @@ def withhold(
     protected: Protected,
     ignore: Iterable[IPv4Address] = (),
     installed: Collection[IPv4Network] = (),
+    permits: Callable[[Held], bool] = lambda _: False,
 ) -> tuple[Desired, tuple[Held, ...]]:
     """Return the desired state without the objects that would capture a protected destination, and those.
 
     ignore: addresses that may be captured although they are protected, such as `own_addresses`. installed:
     prefixes that our own rules route already: an SSH session, which may come and go, does not remove them, nor
-    does it keep a missing half of them from being repaired.
+    does it keep a missing half of them from being repaired. permits: what a person has let through.
     """
     guard = _Guard(protected, tuple(ignore), installed)
-    reasons = [(item, guard.danger(item.obj)) for item in desired.wanted]
-    held = tuple(Held(_as_step(item), reason) for item, reason in reasons if reason is not None)
-    return Desired(tuple(item for item, reason in reasons if reason is None)) if held else desired, held
+    kept: list[Wanted] = []
+    held: list[Held] = []
+    for item in desired.wanted:
+        reason = guard.danger(item.obj)
+        found = None if reason is None else Held(_as_step(item), reason)
+        if found is None or permits(found):
+            kept.append(item)
+        else:
+            held.append(found)
+    return Desired(tuple(kept)) if held else desired, tuple(held)
 
 
 def check(
@@ -75,11 +76,13 @@ def check(
     installed: Collection[IPv4Network] = (),
     *,
     ssh_hosts: bool = False,
+    permits: Callable[[Held], bool] = lambda _: False,
 ) -> tuple[Plan, tuple[Held, ...]]:
     """Return the plan without the steps that would capture a protected destination, and those steps.
 
     ignore, installed: as for `withhold`. ssh_hosts: a learned /32 may be the far end of an SSH session, since that
-    is another DoubleZero user. The plan's id stays: it names the states that were compared.
+    is another DoubleZero user. permits: what a person has let through. The plan's id stays: it names the states that
+    were compared.
     """
     guard = _Guard(protected, tuple(ignore), installed)
     relaxed = _Guard(without(protected, SSH_PEER), tuple(ignore), installed) if ssh_hosts else guard
@@ -90,10 +93,11 @@ def check(
         for step in phase:
             judge = relaxed if _learned_host(step) else guard
             reason = None if step.action is Action.DELETE else judge.danger(step.target)
-            if reason is None:
+            found = None if reason is None else Held(step, reason)
+            if found is None or permits(found):
                 allowed.append(step)
             else:
-                held.append(Held(step, reason))
+                held.append(found)
         if allowed:
             phases.append(tuple(allowed))
     return replace(plan, phases=tuple(phases)), tuple(held)

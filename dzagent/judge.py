@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -10,11 +11,14 @@ from dzagent.age import DataAge, ledger_conditions
 from dzagent.belongs import service_of_step
 from dzagent.bgp.session import UP, SessionView
 from dzagent.bgp.speaker import BgpView
+from dzagent.checkpoint import Pending
 from dzagent.conditions import Status
 from dzagent.contested import Fight
 from dzagent.errors import EngineGone
 from dzagent.feed import LedgerView
-from dzagent.guard import LEARNED, Held
+from dzagent.firewall import binding, firewall
+from dzagent.guard import LEARNED
+from dzagent.held import Held
 from dzagent.hostfacts import Facts
 from dzagent.intent import IntentView
 from dzagent.model import (
@@ -52,7 +56,7 @@ class PassReport:
 
     plan: what is left to do after it. failing: how those steps of it ended that failed, now or earlier. fights: what
     somebody else keeps undoing. suspects: who may do so. journal_problem: why the journal cannot be written. ours: links
-    of ours in the kernel.
+    of ours in the kernel. pending: a change that is undone unless somebody confirms it.
     """
 
     intent: IntentView
@@ -70,6 +74,7 @@ class PassReport:
     failing: tuple[Outcome, ...]
     bgp: BgpView | None = None
     age: DataAge = field(default_factory=DataAge)
+    pending: Pending | None = None
     fights: tuple[Fight, ...] = ()
     suspects: tuple[str, ...] = ()
     journal_problem: str | None = None
@@ -130,7 +135,7 @@ def complaints(report: PassReport) -> list[str]:
         f"Conflict: {describe(c.wanted.obj)} is held by {c.owner}. {c.advice}" for c in report.plan.conflicts
     ]
     found += [f"Contested: {fight_text(fight, report.suspects)}" for fight in report.fights]
-    found += [f"Held: {describe(item.step.target)}: {item.reason}" for item in report.held]
+    found += [f"Held: {text}" for text in held_things(report.held)]
     if report.render_problem:
         found.append(f"Rendered: {report.render_problem}")
     if report.journal_problem:
@@ -165,7 +170,6 @@ def judge(report: PassReport, services: Sequence[ServiceView], mode: str) -> lis
     identity = report.facts.identity
     known = not isinstance(identity, Problem)
     sync, session = _in_sync(report, mode), session_up(report)
-    held = "; ".join(f"{describe(item.step.target)}: {item.reason}" for item in report.held[:5])
     return [
         (
             "IntentReadable",
@@ -196,9 +200,56 @@ def judge(report: PassReport, services: Sequence[ServiceView], mode: str) -> lis
         session,
         ("Conflict", *_conflict(report)),
         ("Contested", *_flag(bool(report.fights), "Undone", _fights(report), "nobody undoes our repairs")),
-        ("Held", *_flag(bool(held), "WouldCapture", held, "nothing is withheld")),
+        ("Held", *held_words(report.held)),
+        ("ConfirmPending", *_pending(report.pending)),
+        firewall(report.desired, report.after.nft, report.plan, report.failing),
         _ready(report, services, sync, session),
     ]
+
+
+_HELD_REASONS = {
+    "capture": "WouldCapture",
+    "volume": "TooMuch",
+    "rollback": "RolledBack",
+    "dependent": "StandsOnHeld",
+}
+MAX_HELD_TOLD = 5
+"""Things that the condition names; `dzagent plan` shows all of them."""
+
+
+def held_words(held: Sequence[Held]) -> tuple[Status, str, str]:
+    """Say what is withheld, why, and how to let it through: each thing once, however many steps it has."""
+    told = held_things(held)
+    if not told:
+        return ("False", "None", "nothing is withheld")
+    more = [f"and {len(told) - MAX_HELD_TOLD} more: see `dzagent plan`"] if len(told) > MAX_HELD_TOLD else []
+    following = sum(not item.id for item in held)
+    more += [f"{following} more steps wait for these"] if following else []
+    first = next(item for item in held if item.id)
+    return ("True", _HELD_REASONS[first.kind], "; ".join([*told[:MAX_HELD_TOLD], *more]))
+
+
+def held_things(held: Sequence[Held]) -> list[str]:
+    """Return one text for each thing that is withheld: what, why, and the command that lets it through."""
+    things: dict[str, list[Held]] = {}
+    for item in held:
+        if item.id:
+            things.setdefault(item.id, []).append(item)
+    return [_held_thing(name, items) for name, items in things.items()]
+
+
+def _held_thing(name: str, items: Sequence[Held]) -> str:
+    what = describe(items[0].step.target)
+    more = f" and {len(items) - 1} more" if len(items) > 1 else ""
+    return f"{what}{more}: {items[0].reason.rstrip('.')}; `dzagent approve {name}` lets it through once"
+
+
+def _pending(pending: Pending | None) -> tuple[Status, str, str]:
+    if pending is None:
+        return ("False", "None", "no change waits for its confirmation")
+    when = time.strftime("%H:%M:%S", time.gmtime(pending.deadline_at))
+    message = f"plan {pending.plan_id} is rolled back at {when} UTC unless you say `dzagent confirm {pending.plan_id}`"
+    return ("True", "Unconfirmed", message)
 
 
 def fight_text(fight: Fight, suspects: Sequence[str]) -> str:
@@ -298,8 +349,11 @@ def _count(steps: int) -> str:
 
 
 def _in_sync(report: PassReport, mode: str) -> Judgement:
-    steps = len(report.plan.steps)
-    failed = report.failing
+    left = binding(report.plan, report.failing)
+    steps, failed = len(left), [outcome for outcome in report.failing if outcome.step in left]
+    waiting = sum(item.kind in {"volume", "rollback"} for item in report.held)
+    if waiting and not steps:
+        return ("InSync", "False", "Held", f"{_count(waiting)} withheld: see `dzagent plan`")
     if not steps and not report.plan.conflicts:
         return ("InSync", "True", "Equal", "the kernel holds what the files say")
     if report.plan.conflicts and not steps:

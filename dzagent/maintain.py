@@ -49,6 +49,7 @@ def remove_all(
     config, policy = _known(config_file, policies)
     try:
         held = lock(config.paths.lock)
+        _close_checkpoint(config)
         torn = tear_down(kernel, owners(config, policy, read(config.paths.journal, here()).claims))
         _keep_disabled(config)
         os.close(held)
@@ -75,6 +76,14 @@ def _known(config_file: Path | None, policies: tuple[Path, ...]) -> tuple[Config
     except DzagentError as error:
         _say(f"{error}; going by the marks of the last start")
         return config, None
+
+
+def _close_checkpoint(config: Config) -> None:
+    """A change that waits for its confirmation is not undone any more: that would bring something back after this."""
+    try:
+        config.paths.checkpoint.unlink(missing_ok=True)
+    except OSError as error:
+        _say(f"{config.paths.checkpoint} cannot be removed ({error.strerror}): remove it")
 
 
 def _keep_disabled(config: Config) -> None:

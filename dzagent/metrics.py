@@ -237,6 +237,7 @@ def _own(status: Mapping[str, Any], ledger: Mapping[str, Any], enabled: bool | N
         listed = status.get(key)
         count = (Sample(float(len(listed))),) if isinstance(listed, list) else ()
         yield Metric(f"dzagent_{key}_objects", text, "gauge", count)
+    yield from _firewall(_mapping(status.get("firewall")))
     generation = tuple(_numbers([(status.get("generation"), ())]))
     yield Metric("dzagent_generation", "Generation of the rendered files.", "gauge", generation)
     slot = tuple(_numbers([(ledger.get("slot"), ())]))
@@ -244,6 +245,19 @@ def _own(status: Mapping[str, Any], ledger: Mapping[str, Any], enabled: bool | N
     wish = () if enabled is None else (Sample(float(enabled)),)
     yield from _data(status, ledger)
     yield Metric("dzagent_enabled", "Whether a person wants the agent enabled.", "gauge", wish)
+
+
+def _firewall(counts: Mapping[str, Any]) -> Iterator[Metric]:
+    """What the nftables table has dropped."""
+    counters = [
+        (_mapping(counter), (("service", name), ("reason", str(reason))))
+        for name in _SERVICES
+        for reason, counter in _mapping(counts.get(name)).items()
+    ]
+    for unit in ("packets", "bytes"):
+        samples = tuple(_numbers((counter.get(unit), labels) for counter, labels in counters))
+        text = f"{unit.capitalize()} that the nftables table has dropped."
+        yield Metric(f"dzagent_nft_dropped_{unit}_total", text, "counter", samples)
 
 
 def _data(status: Mapping[str, Any], ledger: Mapping[str, Any]) -> Iterator[Metric]:

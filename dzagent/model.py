@@ -1,4 +1,4 @@
-"""The value types that the parts of dzagent pass to each other. Imports nothing of ours but `Owned`."""
+"""The value types that the parts of dzagent pass to each other. Imports nothing of ours but `Owned` and nftmodel."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Literal, TypeAlias
 
+from dzagent.nftmodel import NftSeen, NftTable
 from dzagent.owned import Owned
 
 MAIN_TABLE = 254
@@ -96,7 +97,7 @@ class Rule:
     extra: tuple[str, ...] = ()
 
 
-KernelObject: TypeAlias = Link | Address | Route | Rule
+KernelObject: TypeAlias = Link | Address | Route | Rule | NftTable
 Key: TypeAlias = tuple[object, ...]
 
 
@@ -108,6 +109,8 @@ def key(obj: KernelObject) -> Key:
         return ("address", obj.dev, obj.interface, obj.extra)
     if isinstance(obj, Route):
         return ("route", obj.table, obj.dst, obj.metric)
+    if isinstance(obj, NftTable):
+        return ("nft", min(obj.names, default=""))
     return ("rule", obj.priority, obj.src, obj.dst, obj.table, obj.protocol, obj.extra)
 
 
@@ -170,13 +173,14 @@ class Observed:
 
     links: every interface. addresses: every IPv4 address of the host. routes: all of protocol
     `Interest.protocol` in any table, every holder of an exact key, and the main table's default routes.
-    rules: every IPv4 rule.
+    rules: every IPv4 rule. nft: our nftables table.
     """
 
     links: tuple[SeenLink, ...] = ()
     addresses: tuple[Address, ...] = ()
     routes: tuple[Route, ...] = ()
     rules: tuple[Rule, ...] = ()
+    nft: NftSeen = field(default_factory=NftSeen)
 
 
 # ---- what the ledger grants ------------------------------------------------------------------------------

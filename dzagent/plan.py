@@ -30,6 +30,7 @@ from dzagent.model import (
 from dzagent.owned import Owned
 from dzagent.ownership import Ownership
 from dzagent.plan_links import UNWANTED, Links, Part, difference, pair, plan_links
+from dzagent.plan_nft import plan_nft
 from dzagent.protocols import named
 
 __all__ = ["Ownership", "interest", "make_plan", "plan_changes"]
@@ -44,16 +45,17 @@ def interest(desired: Desired, owner: Ownership) -> Interest:
 def make_plan(desired: Desired, observed: Observed, owner: Ownership) -> Plan:
     """Compare the two states. Equal states give a plan without phases.
 
-    Phases: what is in the way goes first; then links, addresses, routes and rules are made or changed; then
-    unwanted rules, routes, addresses and links go. Deletes come last so that traffic has somewhere to go.
+    Phases: what is in the way goes first; then links, addresses, routes, nftables and rules are made or changed; then
+    unwanted rules, nftables, routes, addresses and links go. Deletes come last so that traffic has somewhere to go.
     """
     wanted = tuple({key(item.obj): item for item in desired.wanted}.values())
     links = plan_links(wanted, observed, owner)
     left = _without(observed, links.rebuilt)
     addresses = _plan_addresses(wanted, left, links, owner)
     routes = _plan_routes(wanted, left, links, owner)
+    nft = plan_nft(wanted, observed, owner)
     rules = _plan_rules(wanted, left, links, routes, owner)
-    parts = (links, addresses, routes, rules)
+    parts = (links, addresses, routes, nft, rules)
     phases = (
         links.clear,
         *(part.make for part in parts),
@@ -252,5 +254,6 @@ def _plan_id(wanted: Iterable[Wanted], observed: Observed, owner: Ownership) -> 
     relevant += [address for address in observed.addresses if address.dev in owner.links]
     relevant += [r for r in observed.routes if r.protocol == owner.protocol or key(r) in keys]
     relevant += [rule for rule in observed.rules if rule.protocol == owner.protocol]
+    relevant.append(observed.nft)
     text = "\n".join([repr(owner.protocol), *sorted(map(repr, relevant))])
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:12]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from dzagent.bgp.joining import Joiner, Learned, capturing
 from dzagent.doubt import spare
-from dzagent.guard import Held, check
-from dzagent.model import Desired, Observed, Plan, Protected, ServiceName
+from dzagent.held import Held, plan_id, removal
+from dzagent.model import Desired, Observed, Plan, ServiceName
 from dzagent.ownership import Ownership
 from dzagent.plan import make_plan
-from dzagent.policy import Policy
 from dzagent.protect import SSH_LOCAL, SSH_PEER, without
+from dzagent.screen import Screen, screen
+from dzagent.volume import Unproven
 
 Versioned: TypeAlias = tuple[int, Learned]
 """Learned routes, and the version that they are."""
@@ -24,17 +24,15 @@ Versioned: TypeAlias = tuple[int, Learned]
 class Setting:
     """What a plan is made in.
 
-    owner: what is ours. protected: destinations that must stay reachable, except `own`, our DoubleZero addresses. installed: prefixes
-    that our rules route already. textless: services that must not be taken down, because no text says how they
-    should look. causes: for the audit log.
+    owner: what is ours. guards: what it is judged by. withheld: what is not even desired, because it would capture.
+    textless: services that must not be taken down, because no text says how they should look. causes: for the audit log.
     """
 
     owner: Ownership
-    protected: Protected
-    own: tuple[IPv4Address, ...]
-    installed: frozenset[IPv4Network]
+    guards: Screen
     textless: frozenset[ServiceName]
     causes: Mapping[ServiceName, str]
+    withheld: tuple[Held, ...] = ()
 
 
 _Inputs: TypeAlias = tuple[Desired, Observed, int, tuple[str, ...], Setting]
@@ -44,11 +42,11 @@ _Planned: TypeAlias = tuple[Plan, tuple[Held, ...]]
 class Planner:
     """Makes the plan of a pass, and remembers the last one."""
 
-    def __init__(self, policy: Policy, links: Mapping[ServiceName, str], joiner: Joiner) -> None:
-        self._policy = policy
+    def __init__(self, links: Mapping[ServiceName, str], joiner: Joiner) -> None:
         self._links = links
         self._joiner = joiner
         self._planned: tuple[_Inputs, _Planned] | None = None
+        self._used: tuple[Held, ...] = ()
 
     def plan(
         self,
@@ -70,20 +68,43 @@ class Planner:
             joined = self._joiner.join(desired, observed, (version, gone), left, unknown_peers)
             plan = make_plan(joined.desired, joined.observed, setting.owner)
             plan = spare(plan, setting.textless, self._links)
-            self._planned = (inputs, self.check(plan, setting))
+            guards = self._less_removals(setting, gone, routes)
+            plan, held, self._used = screen(plan, joined.observed, guards, whole=observed)
+            plan = replace(plan, id=plan_id(plan, (*setting.withheld, *held)))
+            self._planned = (inputs, (plan, held))
         return self._planned[1]
 
-    def check(self, plan: Plan, setting: Setting) -> _Planned:
-        """Return the plan without the steps that would capture what must stay reachable, and those steps."""
-        warn = self._policy.bgp.ssh_peer == "warn"
-        return check(plan, setting.protected, setting.own, setting.installed, ssh_hosts=warn)
+    @property
+    def used(self) -> tuple[Held, ...]:
+        """What is in the last plan only because a person has let it through."""
+        return self._used
+
+    def check(self, plan: Plan, observed: Observed, setting: Setting) -> _Planned:
+        """Return a plan of learned routes without what is withheld, and that. A live engine is why routes go."""
+        plan, held, _ = screen(
+            plan, observed, replace(setting.guards, unproven=Unproven(), approved=frozenset())
+        )
+        return plan, held
+
+    @staticmethod
+    def _less_removals(
+        setting: Setting, gone: frozenset[tuple[ServiceName, str]], learned: Learned
+    ) -> Screen:
+        """Return the guards, told what they themselves take out: such removals have a cause."""
+        guards = setting.guards
+        if not guards.unproven.why:
+            return guards
+        taken = {removal(item.step.target) for item in setting.withheld}
+        taken |= {removal(learned[name][prefix]) for name, prefix in gone}
+        return replace(guards, unproven=replace(guards.unproven, explained=frozenset(taken)))
 
     def _now_capturing(self, learned: Learned, setting: Setting) -> frozenset[tuple[ServiceName, str]]:
         """Return installed routes that lead to what has become protected since: such as a new RPC address.
 
         An SSH session does not count: it never removes an installed route.
         """
-        hard = without(setting.protected, SSH_PEER, SSH_LOCAL).addresses.keys() - set(setting.own)
+        guards = setting.guards
+        hard = without(guards.protected, SSH_PEER, SSH_LOCAL).addresses.keys() - set(guards.own)
         return capturing(learned, hard) & self._joiner.installed.keys()
 
 

@@ -10,6 +10,8 @@ from typing import Literal, cast
 from dzagent import yamlfile
 from dzagent.errors import ConfigError
 from dzagent.files import absent
+from dzagent.policynft import Nftables, read_nftables
+from dzagent.share import places
 from dzagent.yamlfile import Item, Section
 
 DEFAULT_OVERLAY_BLOCK = IPv4Network("169.254.0.0/16")
@@ -77,6 +79,20 @@ class LedgerRules:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardRules:
+    """Limits of removals that nothing but our own files explains, of one service.
+
+    removals: objects at once. share: percent of the service's objects at once. per_hour: objects in an hour.
+    approve: seconds for which an approval is good.
+    """
+
+    removals: int = 10
+    share: float = 25.0
+    per_hour: int = 30
+    approve: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
 class Contested:
     """When repairs of one object slow down. Times in seconds.
 
@@ -108,12 +124,14 @@ class Policy:
     absent_polls: int = 2
     ledger: LedgerRules = field(default_factory=LedgerRules)
     bgp: Bgp = field(default_factory=Bgp)
+    guard: GuardRules = field(default_factory=GuardRules)
+    nftables: Nftables = field(default_factory=Nftables)
     contested: Contested = field(default_factory=Contested)
 
 
 _TOP = (
-    "protocol", "overlay_block", "prefix_min_length", "ssh_ports", "tunnel", "edge", "absent_polls", "ledger",
-    "bgp", "contested",
+    "extends", "protocol", "overlay_block", "prefix_min_length", "ssh_ports", "tunnel", "edge", "absent_polls",
+    "ledger", "bgp", "guard", "nftables", "contested",
 )  # fmt: skip
 _TUNNEL = ("ttl", "mtu", "pmtudisc")
 _LEDGER = ("stale_after", "stale", "restore_max_age", "changed")
@@ -121,6 +139,7 @@ _BGP = (
     "port", "poll", "max_routes", "min_length", "martians", "exclude", "route_config", "grace", "keep_stale",
     "ssh_peer",
 )  # fmt: skip
+_GUARD = ("removals", "share", "per_hour", "approve")
 _CONTESTED = ("after", "within", "longest", "calm")
 _EDGE = ("table_to", "table_from", "priority_to", "priority_from")
 
@@ -133,9 +152,40 @@ _FOREIGN_PROTOCOLS = {
 }  # fmt: skip
 
 
-def load_policy(path: Path) -> Policy:
-    """Read and check one policy file; a key that it does not set has its default. Raises ConfigError."""
-    return parse_policy(yamlfile.load(path), str(path))
+SITE_POLICIES = Path("/etc/dzagent/policies")
+"""Where an operator's named policies are looked for first."""
+
+MAX_EXTENDS = 8
+"""Policies that extend each other in a row; a site needs two or three."""
+
+
+def load_policy(path: Path, search: tuple[Path, ...] | None = None) -> Policy:
+    """Read and check a policy file. A key that it does not set is as in the policy it extends, or has its default.
+
+    search: where the policies that are extended by name are looked for, after the directory of the file that names
+    them; None is the site's directory, then those that came with the program. Raises ConfigError.
+    """
+    return _load(path, (SITE_POLICIES, *places("policies")) if search is None else search, ())
+
+
+def _load(path: Path, search: tuple[Path, ...], above: tuple[Path, ...]) -> Policy:
+    """Load a policy after the one that it extends. above: the files that extend this one, as real paths."""
+    item, chain = yamlfile.load(path), (*above, path.resolve())
+    named = yamlfile.section(item, _TOP, str(path)).entries.get("extends")
+    if named is None:
+        return parse_policy(item, str(path))
+    try:
+        base = find_policy(yamlfile.text(named), (path.parent, *search))
+    except ConfigError as error:
+        if error.file is not None:
+            raise
+        raise named.error(str(error)) from None
+    if base.resolve() in chain:
+        names = " -> ".join(map(str, (*chain[chain.index(base.resolve()) :], base.resolve())))
+        raise named.error(f"policies extend each other in a circle: {names}")
+    if len(chain) >= MAX_EXTENDS:
+        raise named.error(f"more than {MAX_EXTENDS} policies extend each other")
+    return parse_policy(item, str(path), _load(base, search, chain))
 
 
 def find_policy(name: str, search: tuple[Path, ...]) -> Path:
@@ -164,10 +214,10 @@ def _files(directory: Path) -> list[Path]:
         return []
 
 
-def parse_policy(item: Item | None, file: str) -> Policy:
-    """Check a loaded document; raises ConfigError."""
+def parse_policy(item: Item | None, file: str, base: Policy | None = None) -> Policy:
+    """Check a loaded document, which changes `base` (the defaults if None); raises ConfigError."""
     top = yamlfile.section(item, _TOP, file)
-    base = Policy()
+    base = base or Policy()
     return Policy(
         protocol=top.read("protocol", _protocol, base.protocol),
         overlay_block=top.read("overlay_block", _overlay_block, base.overlay_block),
@@ -175,18 +225,30 @@ def parse_policy(item: Item | None, file: str) -> Policy:
         ssh_ports=top.read(
             "ssh_ports", yamlfile.list_of(yamlfile.whole(1, 65535), "TCP ports", 16), base.ssh_ports
         ),
-        tunnel=_tunnel(top),
-        edge=_edge(top),
+        tunnel=_tunnel(top, base.tunnel),
+        edge=_edge(top, base.edge),
         absent_polls=top.read("absent_polls", yamlfile.whole(1, 100), base.absent_polls),
-        bgp=_bgp(top),
-        contested=_contested(top),
-        ledger=_ledger(top),
+        bgp=_bgp(top, base.bgp),
+        ledger=_ledger(top, base.ledger),
+        guard=_guard(top, base.guard),
+        nftables=read_nftables(top, base.nftables),
+        contested=_contested(top, base.contested),
     )
 
 
-def _ledger(top: Section) -> LedgerRules:
+def _guard(top: Section, base: GuardRules) -> GuardRules:
+    part = yamlfile.subsection(top, "guard", _GUARD)
+    count = yamlfile.whole(0, 1_000_000)
+    return GuardRules(
+        removals=part.read("removals", count, base.removals),
+        share=part.read("share", yamlfile.number(0, 100, "percent"), base.share),
+        per_hour=part.read("per_hour", count, base.per_hour),
+        approve=part.read("approve", yamlfile.number(10, 86_400, "seconds"), base.approve),
+    )
+
+
+def _ledger(top: Section, base: LedgerRules) -> LedgerRules:
     part = yamlfile.subsection(top, "ledger", _LEDGER)
-    base = LedgerRules()
     stale = part.read("stale", yamlfile.one_of("keep", "teardown"), str(base.stale))
     changed = part.read("changed", yamlfile.one_of("hold", "accept"), str(base.changed))
     return LedgerRules(
@@ -220,9 +282,8 @@ def _overlay_block(item: Item) -> IPv4Network:
     return value
 
 
-def _tunnel(top: Section) -> Tunnel:
+def _tunnel(top: Section, base: Tunnel) -> Tunnel:
     part = yamlfile.subsection(top, "tunnel", _TUNNEL)
-    base = Tunnel()
     return Tunnel(
         ttl=part.read("ttl", yamlfile.whole(1, 255), base.ttl),
         mtu=part.read("mtu", yamlfile.whole(576, 65511), base.mtu),
@@ -230,9 +291,8 @@ def _tunnel(top: Section) -> Tunnel:
     )
 
 
-def _edge(top: Section) -> Edge:
+def _edge(top: Section, base: Edge) -> Edge:
     part = yamlfile.subsection(top, "edge", _EDGE)
-    base = Edge()
     priority = yamlfile.whole(1, 32765)
     edge = Edge(
         table_to=part.read("table_to", _table, base.table_to),
@@ -246,9 +306,8 @@ def _edge(top: Section) -> Edge:
     return edge
 
 
-def _bgp(top: Section) -> Bgp:
+def _bgp(top: Section, base: Bgp) -> Bgp:
     part = yamlfile.subsection(top, "bgp", _BGP)
-    base = Bgp()
     seconds = yamlfile.number(0, 7 * 86_400, "seconds")
     return Bgp(
         port=part.read("port", yamlfile.whole(1024, 65535), base.port),
@@ -268,9 +327,8 @@ def _bgp(top: Section) -> Bgp:
     )
 
 
-def _contested(top: Section) -> Contested:
+def _contested(top: Section, base: Contested) -> Contested:
     part = yamlfile.subsection(top, "contested", _CONTESTED)
-    base = Contested()
     seconds = yamlfile.number(1, 86_400, "seconds")
     return Contested(
         after=part.read("after", yamlfile.whole(1, 1_000_000), base.after),

@@ -10,6 +10,7 @@ tell     publish status and plan, if they changed               (report)
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
@@ -26,12 +27,15 @@ from dzagent.desired import DesiredStore
 from dzagent.doubt import textless
 from dzagent.errors import DzagentError, ObservationError
 from dzagent.feed import LedgerView
-from dzagent.guard import Held, own_addresses, withhold
+from dzagent.firewall import LeakGuard, firewall_problems
+from dzagent.guard import own_addresses, withhold
+from dzagent.held import Held
 from dzagent.hostfacts import Facts, HostProbe
 from dzagent.intent import IntentReader, IntentView
 from dzagent.journal import Journal
 from dzagent.judge import PassReport
 from dzagent.kernel.protocol import Kernel
+from dzagent.marks import ownership
 from dzagent.model import (
     SERVICE_NAMES,
     Desired,
@@ -45,11 +49,15 @@ from dzagent.model import (
 from dzagent.neighbours import Around, Neighbours
 from dzagent.notify import Pulse
 from dzagent.ownership import Ownership
+from dzagent.plan_nft import table_handle
 from dzagent.planner import Planner, Setting
 from dzagent.policy import Policy
 from dzagent.protect import SSH_PEER
 from dzagent.render import Templates
 from dzagent.report import Reporter
+from dzagent.safeguards import Ask, Safeguards
+from dzagent.screen import Screen
+from dzagent.state import ApplyRequest
 from dzagent.texts import RenderedTexts
 from dzagent.wake import Wake
 from dzagent.wisher import Before, Wisher
@@ -113,6 +121,8 @@ class Parts:
     journal: Journal = field(default_factory=Journal)
     around: Around | None = None
     managers: Callable[[], tuple[str, ...]] = tuple
+    unix: Callable[[], float] = time.time
+    helper: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,18 +141,16 @@ class Reconciler:
         self._parts = parts
         links = parts.config.links
         self._links: Mapping[ServiceName, str] = {name: links.of(name) for name in SERVICE_NAMES}
-        self._owner = Ownership(
-            protocol=parts.policy.protocol,
-            links={links.unicast: "dzagent:unicast", links.multicast: "dzagent:multicast"},
-        )
+        self._owner = ownership(parts.config, parts.policy)
         self._interest = Interest(parts.policy.protocol, (links.unicast, links.multicast))
         self._wisher = Wisher(parts.policy, parts.templates, self._links)
         self._texts = RenderedTexts(parts.store, self._owner)
         self._joiner = Joiner()
+        self._leaks = LeakGuard()
         self._learned: tuple[int, Learned] = (0, {})
         self._unknown_peers: tuple[str, ...] = ()
         self._ground: _Ground | None = None
-        self._planner = Planner(parts.policy, self._links, self._joiner)
+        self._planner = Planner(self._links, self._joiner)
         self._actor = Actor(
             parts.kernel,
             parts.reporter,
@@ -153,6 +161,20 @@ class Reconciler:
             parts.managers,
         )
         self._neighbours = Neighbours(parts.around, parts.policy.protocol, parts.now)
+        self._safeguards = Safeguards(
+            Ask(
+                config=parts.config,
+                policy=parts.policy,
+                kernel=parts.kernel,
+                reporter=parts.reporter,
+                owner=self._owner,
+                journal=parts.journal,
+                links=self._links,
+                now=parts.now,
+                unix=parts.unix,
+                helper=parts.helper,
+            )
+        )
         self._passed_at = 0.0
 
     def run(self, wake: Wake, stopping: Callable[[], bool]) -> None:
@@ -162,7 +184,9 @@ class Reconciler:
             if reasons != {"routes"} or not self.run_changes():
                 self.run_pass()
             due = self._passed_at + self._parts.config.intervals.observe - self._parts.now()
-            reasons = self._parts.pulse.rest(wake.wait, max(0.0, due), self._parts.reporter.headline)
+            left = self._safeguards.seconds_left()
+            due = max(0.0, due if left is None else min(due, left))
+            reasons = self._parts.pulse.rest(wake.wait, due, self._parts.reporter.headline)
 
     def run_changes(self) -> bool:
         """Carry out what changed of the learned routes since the last time; False if a whole pass is needed.
@@ -191,6 +215,7 @@ class Reconciler:
 
     def _pass(self) -> None:
         self._ground, self._passed_at = None, self._parts.now()
+        self._safeguards.first(self._parts.intent.read())
         observed = self._look()
         intent = _settle(self._parts.intent.read(), observed, self._owner)
         view, facts = self._look_around(observed, intent)
@@ -201,11 +226,19 @@ class Reconciler:
         generation = self._texts.write(wishes)
         self._listen(wishes, observed)
         observed = self._observe_keys(desired, observed)
-        setting = self._setting(wishes, facts, view, desired)
-        desired, held = withhold(desired, facts.protected, setting.own, setting.installed)
+        whole, guards = desired, self._guards(wishes, facts, desired, observed, intent)
+        desired, held = withhold(desired, facts.protected, guards.own, guards.installed, guards.permits)
+        desired, unguarded = self._leaks.limit(desired)
+        setting = self._setting(wishes, view, guards, held)
         acted = self._act(desired, observed, setting, intent)
+        self._safeguards.settle(wishes, intent, whole, self._learned[1], acted)
         self._remember(desired, setting, acted, intent)
-        problems = (*self._route_problems(setting), *self._neighbours.problems(desired, acted.observed))
+        problems = (
+            *self._problems(guards),
+            *self._neighbours.problems(desired, acted.observed),
+            *unguarded,
+            *firewall_problems(desired, acted.observed),
+        )
         self._parts.reporter.tell(
             PassReport(
                 intent=intent,
@@ -227,14 +260,18 @@ class Reconciler:
                 ours=frozenset(link.name for link in acted.observed.links if self._owner.owns(link)),
                 bgp=None if self._parts.bgp is None else self._parts.bgp.view(),
                 age=age,
+                pending=self._safeguards.pending,
             )
         )
 
     def _look(self) -> Observed:
         """Read the kernel: the end of whatever was begun."""
         observed = self._parts.kernel.observe(self._interest)
+        journal = self._parts.journal
         self._parts.pulse.observed()
-        self._owner = self._parts.journal.settle(self._owner, observed.links)
+        known = replace(self._owner, claims=journal.claims)
+        table = table_handle(observed.nft, known, journal.claims.table)
+        self._owner = journal.settle(self._owner, observed.links, table)
         return observed
 
     # ---- look ----------------------------------------------------------------------------------------
@@ -275,14 +312,15 @@ class Reconciler:
         if self._parts.config.apply == "auto" and intent.enabled is not None and not acted.plan.steps:
             self._ground = _Ground(desired, acted.observed, setting)
 
-    def _route_problems(self, setting: Setting) -> tuple[Problem, ...]:
-        """Return what a person should know about learned routes: such as that they lead to an SSH peer."""
+    def _problems(self, guards: Screen) -> tuple[Problem, ...]:
+        """Return what a person should know about learned routes, such as that they lead to an SSH peer, and safeguards."""
         installed = self._joiner.installed
         return (
+            *self._safeguards.problems,
             *self._joiner.problems,
             *(
                 Problem("SshPeerRouted", f"{address}, {what}, is reached over DoubleZero now", name)
-                for address, what in setting.protected.addresses.items()
+                for address, what in guards.protected.addresses.items()
                 if what == SSH_PEER
                 for name in SERVICE_NAMES
                 if (name, f"{address}/32") in installed
@@ -295,11 +333,13 @@ class Reconciler:
             return False
         if self._parts.now() - self._passed_at >= self._parts.config.intervals.observe:
             return False
+        if self._safeguards.seconds_left() == 0.0:
+            return False
         changes = bgp.changes(self._learned[0])
         if changes is None:
             return False
         quick = self._joiner.quick(ground.desired, ground.observed, changes.routes, self._owner)
-        plan, _ = self._planner.check(quick.plan, ground.setting)
+        plan, _ = self._planner.check(quick.plan, ground.observed, ground.setting)
         self._learned = (changes.version, {})
         if not plan.steps:
             return True
@@ -326,36 +366,43 @@ class Reconciler:
         self._interest = replace(self._interest, exact=keys)
         return self._look()
 
-    def _setting(self, wishes: Wishes, facts: Facts, view: LedgerView, desired: Desired) -> Setting:
+    def _guards(
+        self, wishes: Wishes, facts: Facts, desired: Desired, observed: Observed, intent: IntentView
+    ) -> Screen:
+        bgp = None if self._parts.bgp is None else self._parts.bgp.view()
+        return self._safeguards.guards(facts, own_addresses(desired), observed, wishes, intent, bgp)
+
+    def _setting(self, wishes: Wishes, view: LedgerView, guards: Screen, held: tuple[Held, ...]) -> Setting:
         """Collect what limits the plan of this pass, and what its changes are due to."""
         slot = view.snapshot.slot if view.snapshot is not None else 0
-        return Setting(
-            owner=self._owner,
-            protected=facts.protected,
-            own=own_addresses(desired),
-            installed=facts.installed,
-            textless=textless(wishes),
-            causes=causes(wishes, slot),
-        )
+        return Setting(self._owner, guards, textless(wishes), causes(wishes, slot), held)
 
     def _act(self, desired: Desired, observed: Observed, setting: Setting, intent: IntentView) -> Acted:
+        used: list[Held] = []
+
         def replan(seen: Observed) -> tuple[Plan, tuple[Held, ...]]:
             now = replace(setting, owner=self._owner)  # the last look may have found more of ours
-            return self._planner.plan(desired, seen, self._learned, self._unknown_peers, now)
+            planned = self._planner.plan(desired, seen, self._learned, self._unknown_peers, now)
+            used.extend(self._planner.used)
+            return planned
 
         plan, held = replan(observed)
-        if not self._may_act(plan, intent):
+        may, request = self._may_act(plan, intent)
+        if not may or not self._safeguards.ready(plan, observed, used, request, setting.guards):
             return self._actor.stand(plan, held, observed)
-        return self._actor.act(plan, held, observed, Round(self._look, replan, setting.causes))
+        acted = self._actor.act(plan, held, observed, Round(self._look, replan, setting.causes))
+        self._safeguards.acted(plan, acted, used, setting.guards)
+        return acted
 
-    def _may_act(self, plan: Plan, intent: IntentView) -> bool:
+    def _may_act(self, plan: Plan, intent: IntentView) -> tuple[bool, ApplyRequest | None]:
         """Automatic mode acts, unless nobody knows what is wanted; manual mode acts on the plan asked for."""
         mode = self._parts.config.apply
         if mode == "observe" or intent.enabled is None:
-            return False
+            return False, None
         if mode == "auto":
-            return True
-        return self._parts.reporter.take_request(plan)
+            return True, None
+        request = self._parts.reporter.take_request(plan)
+        return request is not None, request
 
 
 def _services_up(observed: Observed, owner: Ownership) -> frozenset[ServiceName]:

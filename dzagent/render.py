@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
@@ -19,8 +19,12 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from dzagent.errors import GrammarError, TemplateError
-from dzagent.grammar import FILES, MAX_BYTES, mark, parse
-from dzagent.model import Desired, KernelObject, Link, Rule, Service, ServiceName, Wanted
+from dzagent.grammar import FILES, MAX_BYTES, NFT_FILE, mark, parse
+from dzagent.model import Desired, KernelObject, Link, Origin, Rule, Service, ServiceName, Wanted
+from dzagent.nftgrammar import parse as parse_nft
+from dzagent.nftmodel import NftTable
+from dzagent.nftrender import nft_values
+from dzagent.nftrules import refusal
 from dzagent.ownership import Ownership
 from dzagent.policy import Policy
 
@@ -30,7 +34,7 @@ MAX_SOURCE: Final = 256 * 1024
 VOLATILE: Final = ("# slot: ", "# generation: ")
 """Header lines that say when a text was rendered: two texts that differ only here are the same."""
 
-_TEMPLATES: Final = {file: file.replace(".ip", ".j2") for file in FILES}
+_TEMPLATES: Final = {file: f"{file.partition('.')[0]}.j2" for file in FILES}
 _PLAIN: Final = (str, int, IPv4Address, IPv4Interface, IPv4Network)
 _BROKEN: Final = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What an expression of a template can raise beside jinja2.TemplateError, such as `1 / 0`."""
@@ -117,11 +121,12 @@ class Templates:
 
 
 def render_service(
-    service: Service, policy: Policy, templates: Templates, *, slot: int = 0
+    service: Service, policy: Policy, templates: Templates, *, slot: int = 0, links: Collection[str] = ()
 ) -> dict[str, str]:
     """Return the text of each of a service's files, each with its header. Raises TemplateError.
 
-    slot: of the snapshot that the service is from. The generation is filled in when the files are written.
+    slot: of the snapshot that the service is from. links: the names of all our tunnels. The generation is filled in
+    when the files are written.
     """
     header = _header(service, slot, templates.digest())
     values: dict[str, object] = {
@@ -130,6 +135,7 @@ def render_service(
         "link": service.link,
         "alias": mark(service.name),
         "user_type": service.user_type.label,
+        **nft_values(service, policy, links),
     }
     return {file: header + _ended(templates.render(name, values)) for file, name in _TEMPLATES.items()}
 
@@ -171,10 +177,23 @@ def parse_texts(texts: Mapping[ServiceName, Mapping[str, str]], owner: Ownership
     wanted: list[Wanted] = []
     for service, files in texts.items():
         for file in FILES:
-            for item in parse(files.get(file, ""), f"{service}/{file}", service):
+            for item in _parse(files.get(file, ""), file, service):
                 _require_ours(item, owner)
                 wanted.append(item)
     return Desired(tuple(wanted))
+
+
+def _parse(text: str, file: str, service: ServiceName) -> tuple[Wanted, ...]:
+    """Parse one file; that of nftables is one object, or none."""
+    name = f"{service}/{file}"
+    if file != NFT_FILE:
+        return parse(text, name, service)
+    part = parse_nft(text, name)
+    return (
+        (Wanted(part, Origin(service, name, text.partition("\nadd ")[0].count("\n") + 2)),)
+        if part.names
+        else ()
+    )
 
 
 def _require_ours(item: Wanted, owner: Ownership) -> None:
@@ -189,6 +208,8 @@ def _foreign(obj: KernelObject, service: ServiceName, owner: Ownership) -> str |
         if obj.name not in names:
             return f"link {obj.name} is not the {service} service's, which is {', '.join(sorted(names))}"
         return None if obj.alias == mark(service) else f"alias {obj.alias} is not our mark {mark(service)}"
+    if isinstance(obj, NftTable):
+        return refusal(obj, service, min(names, default=""), owner.links)
     if not isinstance(obj, Rule) and obj.dev not in names:
         return f"dev {obj.dev} is not the {service} service's link, which is {', '.join(sorted(names))}"
     protocol = getattr(obj, "protocol", owner.protocol)

@@ -14,6 +14,7 @@ from dzagent.config import Config
 from dzagent.errors import StateError
 from dzagent.feed import rpc_hosts
 from dzagent.files import write_json
+from dzagent.firewall import Counts
 from dzagent.intent import intent_stamp
 from dzagent.judge import (
     FAILED,
@@ -27,7 +28,7 @@ from dzagent.judge import (
     view,
 )
 from dzagent.model import SERVICE_NAMES, Outcome, Plan, Problem, Result, ServiceName
-from dzagent.state import read_apply_request
+from dzagent.state import ApplyRequest, read_apply_request
 from dzagent.status import (
     NO_SESSION,
     LastError,
@@ -61,6 +62,7 @@ class Reporter:
             for kind in ("provisions", "removals", "updates")
         }
         self._errors: dict[ServiceName, LastError] = {}
+        self._counts = Counts(clock)
         self._events: deque[dict[str, Any]] = deque(maxlen=MAX_EVENTS)
         self._last_apply: dict[str, Any] | None = None
         self._asked: str | None = None
@@ -93,27 +95,30 @@ class Reporter:
 
     # ---- manual mode -----------------------------------------------------------------------------------
 
-    def take_request(self, plan: Plan) -> bool:
-        """Whether a person asked for exactly this plan since the last look; each request counts once."""
+    def take_request(self, plan: Plan) -> ApplyRequest | None:
+        """Return the request for exactly this plan since the last look, None if there is none; each counts once."""
         stamp = intent_stamp(self._config.paths.approval)
         if stamp == self._request_stamp:
-            return False
+            return None
         self._request_stamp = stamp
         try:
             wanted = read_apply_request(self._config.paths.approval)
         except StateError as error:
             log.warning("%s", error)
-            return False
+            return None
         if wanted is None:
-            return False
-        if wanted == plan.id:
-            self._asked = wanted
-            return True
+            return None
+        if wanted.plan_id == plan.id:
+            self._asked = wanted.plan_id
+            return wanted
         message = f"the plan is {plan.id} now: look at it with `dzagent plan`, then apply that"
-        self._applied(wanted, "stale", message)
-        return False
+        self.applied(wanted.plan_id, "stale", message)
+        return None
 
-    def _applied(self, plan_id: str, result: str, message: str) -> None:
+    def applied(self, plan_id: str, result: str, message: str) -> None:
+        """Take in what became of a plan that a person asked for: it is shown as the last one."""
+        if plan_id == self._asked:
+            self._asked = None
         self._last_apply = {"plan_id": plan_id, "result": result, "message": message, "at": self._clock()}
 
     # ---- what happened ---------------------------------------------------------------------------------
@@ -150,8 +155,7 @@ class Reporter:
         self._judge(report, services)
         if self._asked is not None:
             failed = [o.message for o in report.outcomes if o.result in FAILED]
-            self._applied(self._asked, "failed" if failed else "applied", "; ".join(failed)[:500])
-            self._asked = None
+            self.applied(self._asked, "failed" if failed else "applied", "; ".join(failed)[:500])
         snapshot = report.view.snapshot
         identity = report.facts.identity
         known = not isinstance(identity, Problem)
@@ -167,6 +171,7 @@ class Reporter:
             "conflicts": [conflict_json(c) for c in report.plan.conflicts],
             "contested": [fight_json(fight, report.suspects) for fight in report.fights],
             "withdrawn": dict(report.wishes.withdrawn),
+            "firewall": self._counts.show(report.after.nft),
             "matched_users": {n: int(known and n in report.wishes.granted) for n in SERVICE_NAMES},
         }
         self._publish()

@@ -1,4 +1,5 @@
-"""What a person wants of the agent, on disk: enabled or not, the pinned client IP, a plan to apply.
+"""What a person wants of the agent, on disk: enabled or not, the pinned client IP, a plan to apply or to confirm, something withheld to
+let through.
 
 The API writes these files and the reconciler reads them; a datagram tells it to look at once. Compatible with
 doublezerod's state.json (manager/state.go): the key `reconciler_enabled`, and `client_ip` since its PR 4341.
@@ -22,6 +23,12 @@ from dzagent.files import locked, read_json, write_json
 
 FORGET_SECONDS = 600.0
 """How long the wish to forget the ledger holds: an agent that is started later does not find it by surprise."""
+
+MIN_CONFIRM, MAX_CONFIRM = 5, 3600
+"""Seconds that a change may wait for its confirmation."""
+
+MAX_APPROVALS = 32
+"""Approvals that are remembered until the agent reads them."""
 
 _PLAN_ID = re.compile(r"[0-9a-f]{4,64}")
 
@@ -89,23 +96,95 @@ def _keep_copy(path: Path, copy: Path) -> None:
         path.replace(copy)
 
 
-def request_apply(path: Path, plan_id: str) -> None:
+@dataclass(frozen=True, slots=True)
+class ApplyRequest:
+    """A wish to apply a plan. confirm: seconds until it is rolled back unless somebody confirms it, None for never."""
+
+    plan_id: str
+    confirm: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRequest:
+    """A wish to let one withheld thing through; at: unix seconds, which tells two requests apart. confirm: as above."""
+
+    id: str
+    at: float
+    confirm: int | None = None
+
+
+def request_apply(path: Path, plan_id: str, confirm: int | None = None) -> None:
     """Ask the reconciler to apply the plan with this id, if it is still the plan. Raises StateError."""
     if not _PLAN_ID.fullmatch(plan_id):
         raise StateError(f"{plan_id!r} is not a plan id: `dzagent plan` prints it")
+    document: dict[str, Any] = {"plan_id": plan_id}
+    if confirm is not None:
+        document["confirm"] = confirm
     with locked(path.parent / "lock"):
-        write_json(path, {"plan_id": plan_id}, durable=True)
+        write_json(path, document, durable=True)
 
 
-def read_apply_request(path: Path) -> str | None:
-    """Return the id of the plan somebody asked to apply, None if nobody did. Raises StateError."""
+def read_apply_request(path: Path) -> ApplyRequest | None:
+    """Return the plan somebody asked to apply, None if nobody did. Raises StateError."""
     document = read_json(path)
     if document is None:
         return None
     plan_id = document.get("plan_id") if isinstance(document, dict) else None
     if not isinstance(plan_id, str) or not _PLAN_ID.fullmatch(plan_id):
         raise StateError(f'{path}: expected an object with "plan_id"')
-    return plan_id
+    return ApplyRequest(plan_id, _confirm(path, document.get("confirm")))
+
+
+def _confirm(path: Path, value: Any) -> int | None:
+    """A wish for a way back that cannot be read is no wish to do it without."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not MIN_CONFIRM <= value <= MAX_CONFIRM:
+        raise StateError(f'{path}: "confirm" is {value!r:.40}, expected seconds')
+    return value
+
+
+def request_confirm(path: Path, plan_id: str) -> None:
+    """Confirm a plan that would else be rolled back. Raises StateError."""
+    request_apply(path, plan_id)
+
+
+def request_approval(path: Path, request: ApprovalRequest) -> None:
+    """Ask the reconciler to let one withheld thing through, once. Raises StateError.
+
+    Beside those of others: the last ones are kept, so that none is lost before it is read.
+    """
+    if not _PLAN_ID.fullmatch(request.id):
+        raise StateError(f"{request.id!r} is not the id of something withheld: `dzagent plan` prints it")
+    with locked(path.parent / "lock"):
+        try:
+            others = read_approvals(path)
+        except StateError:
+            others = ()
+        entries = [
+            {"id": item.id, "at": item.at, **({} if item.confirm is None else {"confirm": item.confirm})}
+            for item in (*others[-MAX_APPROVALS:], request)
+        ]
+        write_json(path, {"approvals": entries}, durable=True)
+
+
+def read_approvals(path: Path) -> tuple[ApprovalRequest, ...]:
+    """Return the last approvals that were asked for, oldest first. Raises StateError."""
+    document = read_json(path)
+    if document is None:
+        return ()
+    entries = document.get("approvals") if isinstance(document, dict) else None
+    if not isinstance(entries, list):
+        raise StateError(f'{path}: expected an object with "approvals"')
+    found: list[ApprovalRequest] = []
+    for entry in entries[-MAX_APPROVALS:]:
+        name, at = (entry.get("id"), entry.get("at")) if isinstance(entry, dict) else (None, None)
+        if isinstance(at, bool) or not isinstance(at, (int, float)):
+            at = None
+        if at is None or not isinstance(name, str) or not _PLAN_ID.fullmatch(name):
+            raise StateError(f'{path}: expected approvals with "id" and "at"')
+        found.append(ApprovalRequest(name, float(at), _confirm(path, entry.get("confirm"))))
+    return tuple(found)
 
 
 def request_forget(path: Path, now: float) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from dzagent.conditions import Condition
 from dzagent.contested import Fight
-from dzagent.guard import Held
+from dzagent.held import Held
 from dzagent.kernel.commands import preview
 from dzagent.ledger.accounts import NO_KEY, User
 from dzagent.ledger.snapshot import Snapshot
@@ -26,6 +26,8 @@ from dzagent.model import (
     ServiceName,
     Step,
 )
+from dzagent.nftmodel import NftTable
+from dzagent.nftview import describe_table
 from dzagent.plan_links import printable
 
 PENDING = "Pending BGP Session"
@@ -212,8 +214,24 @@ def plan_json(plan: Plan, held: Sequence[Held], mode: str, made_at: float) -> di
         "made_at": made_at,
         "steps": [_step_json(n, step) for n, phase in enumerate(plan.phases) for step in phase],
         "conflicts": [conflict_json(conflict) for conflict in plan.conflicts],
-        "held": [{**_step_json(0, item.step), "why": item.reason} for item in held],
-        "commands": [line for step in plan.steps for line in preview(step)],
+        "held": [_held_json(item) for item in held],
+        "commands": [line for step in plan.steps if not _is_table(step) for line in preview(step)],
+        "nft_commands": [line for step in plan.steps if _is_table(step) for line in preview(step)],
+    }
+
+
+def _is_table(step: Step) -> bool:
+    return isinstance(step.target, NftTable)
+
+
+def _held_json(item: Held) -> dict[str, Any]:
+    """Return something withheld; `approve` is the command that lets it through, "" if it only follows another."""
+    return {
+        **_step_json(0, item.step),
+        "why": item.reason,
+        "kind": item.kind,
+        "id": item.id,
+        "approve": f"dzagent approve {item.id}" if item.id else "",
     }
 
 
@@ -231,6 +249,8 @@ def _step_json(phase: int, step: Step) -> dict[str, Any]:
 
 def describe(obj: KernelObject) -> str:
     """One line that names an object to a person."""
+    if isinstance(obj, NftTable):
+        return printable(describe_table(obj))
     return printable(_describe_link(obj) if isinstance(obj, Link) else _describe_other(obj))
 
 

@@ -15,7 +15,8 @@ from dzagent.errors import StateError
 from dzagent.kernel.execute import execute
 from dzagent.kernel.protocol import Kernel
 from dzagent.marks import ownership, read_marks
-from dzagent.model import Desired, Interest, Outcome, Result
+from dzagent.model import Desired, Interest, KernelObject, Outcome, Result
+from dzagent.nftmodel import NftSeen, NftTable
 from dzagent.ownership import NO_CLAIMS, Claims, Ownership
 from dzagent.plan import make_plan
 from dzagent.policy import Policy
@@ -69,27 +70,36 @@ def tear_down(kernel: Kernel, whose: Iterable[Ownership]) -> TornDown:
     gone: Counter[str] = Counter()
     problems: list[str] = []
     for owner in whose:
-        failed = _empty(kernel, owner, gone)
+        failed, seen = _empty(kernel, owner, gone)
         problems += [f"{describe(item.step.target)}: {item.message or item.result.value}" for item in failed]
+        if seen.state == "unread" and seen.reason not in {"", "NftMissing", "NoNftables"}:
+            problems.append(f"nft table inet dzagent may be left: {seen.message}")
     return TornDown(gone, tuple(problems))
 
 
-def _empty(kernel: Kernel, owner: Ownership, gone: Counter[str]) -> tuple[Outcome, ...]:
-    """Take down what one owner has; return what is left."""
+def _empty(kernel: Kernel, owner: Ownership, gone: Counter[str]) -> tuple[tuple[Outcome, ...], NftSeen]:
+    """Take down what one owner has; return what is left, and what nftables last said."""
     interest = Interest(owner.protocol, tuple(owner.links))
     failed: tuple[Outcome, ...] = ()
+    seen = NftSeen()
     for _ in range(MAX_ROUNDS):
-        plan = make_plan(Desired(), kernel.observe(interest), owner)
+        observed = kernel.observe(interest)
+        seen = observed.nft
+        plan = make_plan(Desired(), observed, owner)
         if not plan.steps:
-            return ()
+            return (), seen
         outcomes = execute(kernel, plan)
-        gone.update(type(item.step.target).__name__.lower() for item in outcomes if item.result in _GOOD)
+        gone.update(_kind(item.step.target) for item in outcomes if item.result in _GOOD)
         failed = tuple(item for item in outcomes if item.result not in _GOOD)
-    return failed
+    return failed, seen
+
+
+def _kind(obj: KernelObject) -> str:
+    return "nft table" if isinstance(obj, NftTable) else type(obj).__name__.lower()
 
 
 def forget_wish(paths: Paths) -> None:
-    """Leave behind that the agent is disabled and has no sessions, so that a later start touches nothing.
+    """Leave behind that the agent is disabled, and neither sessions nor a change to undo: a later start does nothing.
 
     Raises StateError if that cannot be written.
     """
@@ -99,6 +109,6 @@ def forget_wish(paths: Paths) -> None:
         intent = None  # doubt about a wish changes nothing: that is as good as disabled
     if intent is not None and intent.enabled:
         write_intent(paths.intent, replace(intent, enabled=False))
-    for path in (paths.sessions, paths.peers):
+    for path in (paths.sessions, paths.peers, paths.checkpoint):
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)

@@ -62,4 +62,5 @@ class Wisher:
         return replace(wishes, problems=(*known, *wishes.problems))
 
     def _renderer(self, slot: int) -> Callable[[Service], Text]:
-        return lambda service: render_service(service, self._policy, self._templates, slot=slot)
+        links = tuple(self._links.values())
+        return lambda service: render_service(service, self._policy, self._templates, slot=slot, links=links)

@@ -126,6 +126,7 @@ class FakeKernel:
             return self._address(step, obj)
         if isinstance(obj, Route):
             return self._route(step, obj)
+        assert isinstance(obj, Rule)
         return self._rule(step, obj)
 
     def _link(self, step: Step, link: Link) -> Answer:

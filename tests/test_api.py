@@ -22,7 +22,7 @@ from dzagent.config import Config
 from dzagent.daemon import take_lock
 from dzagent.errors import StateError
 from dzagent.files import write_json
-from dzagent.state import Intent, read_apply_request, read_intent
+from dzagent.state import ApplyRequest, Intent, read_apply_request, read_approvals, read_intent
 from tests.api_fakes import NOW, UNICAST, World, ask, condition, loads
 
 OK = b'{"status":"ok"}\n'
@@ -309,7 +309,7 @@ def test_the_plan_that_was_seen_is_asked_for(tmp_path: Path) -> None:
     with world.agent() as wake:
         assert http.post("/v3/apply", json={"plan_id": "abcd0123"}).data == OK
         assert wake.recv(64) == b"apply"
-    assert read_apply_request(world.config.paths.approval) == "abcd0123"
+    assert read_apply_request(world.config.paths.approval) == ApplyRequest("abcd0123")
 
 
 @pytest.mark.parametrize(
@@ -444,3 +444,58 @@ def test_whoever_speaks_last_over_the_socket_is_heard(world: World) -> None:
             wish(last)
             assert loads(ask(path, "GET", "/v2/status")[2])["reconciler_enabled"] is last
             assert intent(world) == Intent(last)
+
+
+# ---- what a person lets through, and the way back ---------------------------------------------------------------
+
+
+def test_a_plan_can_be_asked_for_with_a_way_back(tmp_path: Path) -> None:
+    world = World.at(tmp_path, apply="manual")
+    write_json(world.config.paths.plan, {"id": "abcd0123", "mode": "manual"})
+    http = client(world.config)
+    assert http.post("/v3/apply", json={"plan_id": "abcd0123", "confirm": 60}).data == OK
+    assert read_apply_request(world.config.paths.approval) == ApplyRequest("abcd0123", 60)
+
+
+@pytest.mark.parametrize("value", ["60", 1.5, True, 0, 4, 3601, -1, [], {}])
+@pytest.mark.parametrize("path", ["/v3/apply", "/v3/approve"])
+def test_a_time_to_confirm_that_makes_no_sense_is_refused(
+    world: World, http: FlaskClient, path: str, value: Any
+) -> None:
+    write_json(world.config.paths.plan, {"id": "abcd0123", "mode": "manual", "held": [{"id": "abcd0123"}]})
+    answer = http.post(path, json={"plan_id": "abcd0123", "id": "abcd0123", "confirm": value})
+    assert answer.status_code == 400
+    assert "seconds from 5 to 3600" in loads(answer.data)["description"]
+    assert read_apply_request(world.config.paths.approval) is None
+    assert read_approvals(world.config.paths.approvals) == ()
+
+
+def test_only_what_waits_can_be_confirmed(world: World, http: FlaskClient) -> None:
+    paths = world.config.paths
+    answer = http.post("/v3/confirm", json={"plan_id": "abcd0123"})
+    assert (answer.status_code, read_apply_request(paths.confirmation)) == (409, None)
+    write_json(paths.checkpoint, {"plan_id": "ffff"})
+    answer = http.post("/v3/confirm", json={"plan_id": "abcd0123"})
+    assert answer.status_code == 409
+    assert "plan ffff does" in loads(answer.data)["description"]
+    with world.agent() as wake:
+        assert http.post("/v3/confirm", json={"plan_id": "ffff"}).data == OK
+        assert wake.recv(64) == b"confirm"
+    assert read_apply_request(paths.confirmation) == ApplyRequest("ffff")
+
+
+def test_only_what_is_withheld_can_be_approved(world: World, http: FlaskClient) -> None:
+    paths = world.config.paths
+    for held in (None, [], "x", [7, {"id": ["abcd"]}, {}], [{"id": "ffff"}]):
+        write_json(paths.plan, {"id": "a", "held": held})
+        answer = http.post("/v3/approve", json={"id": "abcd"})
+        assert answer.status_code == 409
+        assert "nothing that is withheld has the id abcd" in loads(answer.data)["description"]
+    for name in ("../x", "", 7, None, "ABCD", "a" * 65):
+        assert http.post("/v3/approve", json={"id": name}).status_code == 400
+    assert read_approvals(paths.approvals) == ()
+    with world.agent() as wake:
+        assert http.post("/v3/approve", json={"id": "ffff", "confirm": 30}).data == OK
+        assert wake.recv(64) == b"approve"
+    (asked,) = read_approvals(paths.approvals)
+    assert (asked.id, asked.confirm) == ("ffff", 30)

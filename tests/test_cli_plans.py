@@ -15,7 +15,7 @@ from dzagent.cli.events import event_lines
 from dzagent.cli.output import Paper
 from dzagent.cli.planview import diff_lines, difference, differs, plan_lines
 from dzagent.files import write_json
-from dzagent.state import read_apply_request
+from dzagent.state import ApplyRequest, read_apply_request
 from tests.api_fakes import NOW, Done, World, config_file, obedient, run
 
 LINK = "link doublezero0 gre local 198.51.100.7 remote 192.0.2.1 ttl 64 mtu 1476 alias dzagent:unicast up"
@@ -191,7 +191,8 @@ def test_a_document_of_any_shape_is_shown(document: dict[str, Any], step: dict[s
 def result(kind: str, message: str = "") -> Any:
     def answer(world: World, _enabled: bool) -> None:
         wanted = read_apply_request(world.config.paths.approval)
-        world.publish(last_apply={"plan_id": wanted, "result": kind, "message": message, "at": NOW})
+        assert wanted is not None
+        world.publish(last_apply={"plan_id": wanted.plan_id, "result": kind, "message": message, "at": NOW})
 
     return answer
 
@@ -221,7 +222,7 @@ def test_apply_without_wait(world: World) -> None:
     with world.serving():
         assert dzagent(world, "apply", "ab12cd34", "--no-wait").code == 0
         assert json.loads(dzagent(world, "apply", "ab12cd34", "--no-wait", "--json").out)["done"] is None
-    assert read_apply_request(world.config.paths.approval) == "ab12cd34"
+    assert read_apply_request(world.config.paths.approval) == ApplyRequest("ab12cd34")
 
 
 def test_another_plan_or_mode_is_refused(world: World) -> None:

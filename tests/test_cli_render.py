@@ -61,7 +61,7 @@ def test_each_granted_service_has_its_files(tmp_path: Path) -> None:
     document = as_json(done)
     assert (done.exit_code, document["valid"], document["problems"]) == (0, True, [])
     assert [s["user_type"] for s in document["services"]] == ["EdgeFiltering", "Multicast"]
-    assert len(document["files"]) == 8
+    assert len(document["files"]) == 10
     rules = (tmp_path / "out" / "unicast" / "rule.ip").read_text()
     assert "to 148.51.0.0/24 table 100 protocol 210\n" in rules
     assert "dzagent:multicast" in (tmp_path / "out" / "multicast" / "tunnel.ip").read_text()

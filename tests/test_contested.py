@@ -99,6 +99,16 @@ def test_what_we_take_away_ourselves_and_make_again_is_no_fight() -> None:
     assert one.settle((), 9) == ()
 
 
+def test_our_own_wish_starts_the_count_anew() -> None:
+    one = contest()
+    do(one, ADD, delete(RULE), ADD)
+    for n in range(2):
+        do(one, ADD, at=n)
+    assert one.ready(ADD, 2)
+    do(one, ADD, at=2)
+    assert not one.ready(ADD, 2)
+
+
 @pytest.mark.parametrize(
     ("root", "fought_over"),
     [
@@ -234,9 +244,12 @@ def test_a_wish_that_changes_ends_the_fight() -> None:
     one = fought()
     do(one, delete(RULE), at=1)
     assert one.settle((), 1) == ()
-    one = fought()
+    one = contest()
+    for _ in range(4):
+        do(one, add(ROUTE))
+    assert one.settle((), 0)
     do(one, change(ROUTE, replace(ROUTE, via=GATEWAY + 2)), at=1)
-    assert len(one.settle((), 1)) == 1
+    assert one.settle((), 1) == ()
 
 
 def test_memory_is_bounded() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from dzagent.contested import Fight
 from dzagent.feed import LedgerView
-from dzagent.guard import Held
+from dzagent.held import Held
 from dzagent.hostfacts import Facts, Identity
 from dzagent.intent import IntentView
 from dzagent.judge import PassReport, complaints, error_of, judge, kind_of_change, view
@@ -95,6 +95,8 @@ def test_a_quiet_pass_is_ready() -> None:
         "Conflict": "False",
         "Contested": "False",
         "Held": "False",
+        "ConfirmPending": "False",
+        "Firewall": "Unknown",
         "Ready": "True",
     }
     assert complaints(report()) == []

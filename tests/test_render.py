@@ -11,6 +11,7 @@ import pytest
 from dzagent.errors import GrammarError, TemplateError
 from dzagent.grammar import FILES
 from dzagent.model import Address, Link, Route, Rule, Service, UserType
+from dzagent.nftmodel import NftTable
 from dzagent.ownership import Ownership
 from dzagent.policy import Edge, Policy, Tunnel
 from dzagent.render import Templates, parse_texts, render_service, stable
@@ -53,7 +54,8 @@ def templates(tmp_path: Path) -> Templates:
 
 def objects(service: Service, templates: Templates, policy: Policy | None = None) -> tuple[object, ...]:
     text = render_service(service, policy or Policy(), templates)
-    return parse_texts({service.name: text}, OWNER).objects
+    made = parse_texts({service.name: text}, OWNER).objects
+    return tuple(obj for obj in made if not isinstance(obj, NftTable))
 
 
 def link(service: Service) -> Link:

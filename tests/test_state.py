@@ -10,7 +10,15 @@ import pytest
 
 from dzagent.errors import StateError
 from dzagent.intent import IntentReader
-from dzagent.state import Intent, read_apply_request, read_intent, request_apply, send_wake, write_intent
+from dzagent.state import (
+    ApplyRequest,
+    Intent,
+    read_apply_request,
+    read_intent,
+    request_apply,
+    send_wake,
+    write_intent,
+)
 
 
 @pytest.fixture
@@ -91,7 +99,7 @@ def test_a_request_names_a_plan(path: Path) -> None:
     request = path.with_name("apply.json")
     assert read_apply_request(request) is None
     request_apply(request, "0123abcd")
-    assert read_apply_request(request) == "0123abcd"
+    assert read_apply_request(request) == ApplyRequest("0123abcd")
     with pytest.raises(StateError, match="plan id"):
         request_apply(request, "../../etc")
     request.write_text('{"plan_id": 3}')

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dzagent.conditions import Condition
-from dzagent.guard import Held
+from dzagent.held import Held
 from dzagent.ledger.accounts import NO_KEY, Device, Exchange, GlobalConfig, MulticastGroup, Tenant, User
 from dzagent.ledger.snapshot import Snapshot
 from dzagent.model import (

@@ -11,16 +11,19 @@ import pytest
 
 from dzagent.config import Config, Links, Paths
 from dzagent.errors import KernelError, StateError
+from dzagent.files import write_json
 from dzagent.journal import Journal, here
 from dzagent.maintain import check_files, remove_all
 from dzagent.marks import NAME, ownership, read_marks, write_marks
 from dzagent.model import Address, Link, Result, Route, Rule, SeenLink
+from dzagent.nftmodel import MARKED, NftChain, NftSeen, NftTable
 from dzagent.ownership import Ownership
 from dzagent.policy import Policy
 from dzagent.share import places
 from dzagent.state import Intent, read_intent, write_intent
 from dzagent.teardown import MAX_ROUNDS, owners, tear_down
 from tests.fake_kernel import FakeKernel, Fault
+from tests.nft_fakes import with_table
 
 POLICIES = places("policies")
 OURS = Link("doublezero0", IPv4Address("192.0.2.1"), IPv4Address("198.51.100.1"), 64, 1476, "dzagent:unicast")
@@ -79,6 +82,17 @@ def test_what_is_ours_goes_and_nothing_else(tmp_path: Path, capsys: pytest.Captu
     assert remove_all(configured(tmp_path), POLICIES, kernel=kernel, lock=no_lock) == 0
     assert is_clean(kernel)
     assert "took down" in capsys.readouterr().out
+
+
+def test_what_was_taken_down_is_not_brought_back_by_a_rollback(tmp_path: Path) -> None:
+    checkpoint = paths(tmp_path).checkpoint
+    write_json(checkpoint, {"plan_id": "ab12"})
+    assert remove_all(configured(tmp_path), POLICIES, kernel=a_host(), lock=no_lock) == 0
+    assert not checkpoint.exists()
+    (checkpoint / "x").mkdir(parents=True)
+    kernel = a_host()
+    assert remove_all(configured(tmp_path), POLICIES, kernel=kernel, lock=no_lock) == 0
+    assert is_clean(kernel)
 
 
 def test_where_nothing_is_ours_nothing_is_written_or_said(
@@ -195,10 +209,13 @@ def test_the_wish_is_to_be_disabled_from_then_on(tmp_path: Path) -> None:
     where.sessions.parent.mkdir(parents=True)
     where.sessions.write_text("protocol bgp dz_unicast { }\n")
     where.peers.write_text("{}")
+    where.agent.mkdir(parents=True)
+    where.checkpoint.write_text("{}")
     assert remove_all(configured(tmp_path), POLICIES, kernel=a_host(), lock=no_lock) == 0
     assert read_intent(where.intent) == Intent(enabled=False, client_ip=IPv4Address("192.0.2.1"))
     assert not where.sessions.exists()
     assert not where.peers.exists()
+    assert not where.checkpoint.exists()
 
 
 def test_a_wish_that_nobody_had_is_not_made_up(tmp_path: Path) -> None:
@@ -216,3 +233,23 @@ def test_check_tells_whether_the_files_can_be_used(
     said = capsys.readouterr()
     assert said.out == ""
     assert bool(said.err) is bool(status)
+
+
+def test_the_table_goes_with_the_rest_and_another_s_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = NftTable((NftChain("input"),))
+    for table, left in ((MARKED, None), (theirs, theirs)):
+        kernel = with_table(a_host())
+        kernel.table = table
+        assert remove_all(configured(tmp_path), POLICIES, kernel=kernel, lock=no_lock) == 0
+        assert kernel.table == left
+    assert "1 nft table" in capsys.readouterr().out
+
+
+def test_a_table_that_may_be_left_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for reason, status in (("NftMissing", 0), ("NftFailed", 1)):
+        kernel = with_table(a_host())
+        kernel.broken = NftSeen(reason=reason, message="nft says so")
+        assert remove_all(configured(tmp_path), POLICIES, kernel=kernel, lock=no_lock) == status
+    assert "nft table inet dzagent may be left: nft says so" in capsys.readouterr().err

@@ -6,6 +6,7 @@ Every read is of small files; nothing waits for the ledger, the kernel or the re
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,7 +26,7 @@ from dzagent.api.resolve import source_towards
 from dzagent.api.view import full_status
 from dzagent.config import Config, redact_url, refuse_client_ip
 from dzagent.errors import InputError, StateError
-from dzagent.state import Intent
+from dzagent.state import MAX_CONFIRM, MIN_CONFIRM, ApprovalRequest, Intent
 
 MAX_BODY = 64 * 1024
 """Largest request body, in bytes."""
@@ -40,8 +41,14 @@ class IntentStore(Protocol):
     def write(self, path: Path, intent: Intent) -> None:
         """Write the intent durably."""
 
-    def request_apply(self, path: Path, plan_id: str) -> None:
-        """Ask for a plan to be applied."""
+    def request_apply(self, path: Path, plan_id: str, confirm: int | None = None) -> None:
+        """Ask for a plan to be applied, and rolled back if nobody confirms it within `confirm` seconds."""
+
+    def request_confirm(self, path: Path, plan_id: str) -> None:
+        """Confirm a plan that would else be rolled back."""
+
+    def request_approval(self, path: Path, request: ApprovalRequest) -> None:
+        """Ask for something withheld to be let through."""
 
     def request_forget(self, path: Path, now: float) -> None:
         """Ask for the ledger to be forgotten."""
@@ -57,9 +64,17 @@ class FileStore:
         """Write the intent durably."""
         state.write_intent(path, intent)
 
-    def request_apply(self, path: Path, plan_id: str) -> None:
-        """Ask for a plan to be applied."""
-        state.request_apply(path, plan_id)
+    def request_apply(self, path: Path, plan_id: str, confirm: int | None = None) -> None:
+        """Ask for a plan to be applied, and rolled back if nobody confirms it within `confirm` seconds."""
+        state.request_apply(path, plan_id, confirm)
+
+    def request_confirm(self, path: Path, plan_id: str) -> None:
+        """Confirm a plan that would else be rolled back."""
+        state.request_confirm(path, plan_id)
+
+    def request_approval(self, path: Path, request: ApprovalRequest) -> None:
+        """Ask for something withheld to be let through."""
+        state.request_approval(path, request)
 
     def request_forget(self, path: Path, now: float) -> None:
         """Ask for the ledger to be forgotten."""
@@ -199,8 +214,12 @@ class Api:
         return _ok()
 
     def apply(self) -> Response:
-        """POST /v3/apply {"plan_id": "…"}: asks for exactly the plan that a person has seen."""
-        plan_id = _plan_id(_body(request, ""))
+        """POST /v3/apply {"plan_id": "…"}: asks for exactly the plan that a person has seen.
+
+        With "confirm": seconds, it is rolled back unless POST /v3/confirm comes within that time.
+        """
+        body = _body(request, "")
+        plan_id, confirm = _plan_id(body), _confirm(body)
         plan = documents.read_document(self.config.paths.plan)
         mode = plan.content.get("mode", self.config.apply)
         if mode != "manual":
@@ -212,8 +231,37 @@ class Api:
             raise Refused(
                 409, f"plan {plan_id} is not the current one; that is {current}: look at it, apply that"
             )
-        self.store.request_apply(self.config.paths.approval, plan_id)
+        self.store.request_apply(self.config.paths.approval, plan_id, confirm)
         self.store.wake(self.config.paths.wake, "apply")
+        return _ok()
+
+    def confirm(self) -> Response:
+        """POST /v3/confirm {"plan_id": "…"}: the change that was applied stays."""
+        plan_id = _plan_id(_body(request, ""))
+        checkpoint = documents.read_document(self.config.paths.checkpoint).content
+        if checkpoint.get("plan_id") != plan_id:
+            waiting = checkpoint.get("plan_id")
+            what = (
+                f"plan {waiting} does" if waiting else "nothing does; see the last apply in `dzagent status`"
+            )
+            raise Refused(409, f"plan {plan_id} does not wait for a confirmation: {what}")
+        self.store.request_confirm(self.config.paths.confirmation, plan_id)
+        self.store.wake(self.config.paths.wake, "confirm")
+        return _ok()
+
+    def approve(self) -> Response:
+        """POST /v3/approve {"id": "…"}: lets exactly one withheld thing through, once; "confirm" as for an apply."""
+        body = _body(request, "")
+        name, confirm = _held_id(body), _confirm(body)
+        plan = documents.read_document(self.config.paths.plan)
+        held = plan.content.get("held")
+        items = held if isinstance(held, list) else []
+        if not any(isinstance(item, dict) and item.get("id") == name for item in items):
+            raise Refused(409, f"nothing that is withheld has the id {name}: look again with `dzagent plan`")
+        asked = ApprovalRequest(name, self.clock(), confirm)
+        with self.lock:
+            self.store.request_approval(self.config.paths.approvals, asked)
+        self.store.wake(self.config.paths.wake, "approve")
         return _ok()
 
     def forget(self) -> Response:
@@ -247,6 +295,8 @@ def create_app(
         "/enable": api.enable,
         "/disable": api.disable,
         "/v3/apply": api.apply,
+        "/v3/confirm": api.confirm,
+        "/v3/approve": api.approve,
         "/resolve-route": api.resolve_route,
         "/v3/ledger/forget": api.forget,
         **dict.fromkeys(NOT_BUILT_POST, _not_built),
@@ -321,6 +371,29 @@ def _plan_id(body: Mapping[str, Any]) -> str:
     if not isinstance(plan_id, str) or not plan_id.isalnum() or len(plan_id) > 64:
         raise Refused(400, 'expected {"plan_id": "..."} with the id that `dzagent plan` prints')
     return plan_id
+
+
+def _held_id(body: Mapping[str, Any]) -> str:
+    name = body.get("id")
+    if not isinstance(name, str) or not _HELD_ID.fullmatch(name):
+        raise Refused(
+            400, 'expected {"id": "..."} with the id that `dzagent plan` prints for what is withheld'
+        )
+    return name
+
+
+_HELD_ID = re.compile(r"[0-9a-f]{4,64}")
+
+
+def _confirm(body: Mapping[str, Any]) -> int | None:
+    """Return the seconds within which a change must be confirmed, None for a change that just stays."""
+    value = body.get("confirm")
+    if value is None:
+        return None
+    whole = not isinstance(value, bool) and isinstance(value, int)
+    if not whole or not MIN_CONFIRM <= value <= MAX_CONFIRM:
+        raise Refused(400, f'"confirm" must be a whole number of seconds from {MIN_CONFIRM} to {MAX_CONFIRM}')
+    return int(value)
 
 
 # ---- answers ---------------------------------------------------------------------------------------------

@@ -172,7 +172,9 @@ class Joiner:
             self.news |= self.installed != self._joined.installed
             self.installed = dict(self._joined.installed)
         # what is not compared here (rules) may still have changed
-        return replace(self._joined, observed=replace(self._joined.observed, rules=observed.rules))
+        return replace(
+            self._joined, observed=replace(self._joined.observed, rules=observed.rules, nft=observed.nft)
+        )
 
     @property
     def problems(self) -> tuple[Problem, ...]:

@@ -16,8 +16,10 @@ _BY_CONDITION = {
     "Rendered": "what works stays; correct the file that is named",
     "InSync": "`dzagent plan` shows the steps that are left",
     "Conflict": "`dzagent plan` names the owner; remove or rename that object",
+    "Firewall": "`dzagent plan` shows what nft is told",
     "Journaled": "repairs go on; make room in /run, or make it writable",
     "Held": "`dzagent plan` shows what is withheld and why",
+    "ConfirmPending": "look whether everything you need still works, then confirm it",
     "Contested": "find out what else changes these objects: `dzagent events`",
 }
 
@@ -33,7 +35,9 @@ def advice(condition: Json, status: Json) -> str:
     kind, reason = text(condition, "type"), text(condition, "reason")
     if kind == "Ready":
         return _for_ready(reason, status)
-    if kind == "InSync" and reason == "Waiting":
+    if (kind == "InSync" and reason in {"Waiting", "Held"}) or "`dzagent approve" in text(
+        condition, "message"
+    ):
         return ""  # its message says how to go on
     return _BY_CONDITION.get(kind, "")
 

@@ -88,9 +88,17 @@ class Client:
         """POST /disable."""
         self.ask("POST", "/disable")
 
-    def apply(self, plan_id: str) -> None:
+    def apply(self, plan_id: str, confirm: int | None = None) -> None:
         """POST /v3/apply."""
-        self.ask("POST", "/v3/apply", {"plan_id": plan_id})
+        self.ask("POST", "/v3/apply", {"plan_id": plan_id, **_within(confirm)})
+
+    def confirm(self, plan_id: str) -> None:
+        """POST /v3/confirm."""
+        self.ask("POST", "/v3/confirm", {"plan_id": plan_id})
+
+    def approve(self, held: str, confirm: int | None = None) -> None:
+        """POST /v3/approve."""
+        self.ask("POST", "/v3/approve", {"id": held, **_within(confirm)})
 
     def ask(self, method: str, path: str, body: Json | None = None) -> Json:
         """Send one request and return the JSON object of the answer."""
@@ -127,6 +135,10 @@ class Client:
 
     def _unreachable(self, error: OSError) -> NoApi:
         return NoApi(f"the API does not answer: {_advice(self.socket, error)}")
+
+
+def _within(confirm: int | None) -> Json:
+    return {} if confirm is None else {"confirm": confirm}
 
 
 def _advice(path: Path, error: OSError) -> str:

@@ -7,7 +7,9 @@ from typing import Any
 
 Json = Mapping[str, Any]
 
-GOOD_WHEN_FALSE = frozenset({"Conflict", "Contested", "Held", "LedgerChanged", "LedgerStale"})
+GOOD_WHEN_FALSE = frozenset(
+    {"ConfirmPending", "Conflict", "Contested", "Held", "LedgerChanged", "LedgerStale"}
+)
 """Conditions that name a trouble: good while they are False."""
 NO_TROUBLE = frozenset({"Absent", "Disabled", "NoAnswerYet", "NoService", "NotTold"})
 """Reasons for an Unknown condition that nobody has to do anything about."""

@@ -16,6 +16,8 @@ COMMANDS = (
     LazyCommand("plan", "dzagent.cli.plans:plan", "The steps that are left, each with its reason."),
     LazyCommand("diff", "dzagent.cli.plans:diff", "What the kernel lacks or has too much."),
     LazyCommand("apply", "dzagent.cli.plans:apply", "Apply exactly the plan that you looked at."),
+    LazyCommand("confirm", "dzagent.cli.permit:confirm", "Keep a change that would else be rolled back."),
+    LazyCommand("approve", "dzagent.cli.permit:approve", "Let one withheld thing through, once."),
     LazyCommand("events", "dzagent.cli.events:events", "The last changes, each with its reason and result."),
     LazyCommand(
         "routes", "dzagent.cli.routes:routes", "What BGP taught, what is installed, what is refused."

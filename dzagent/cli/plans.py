@@ -10,8 +10,16 @@ from dzagent.cli.document import mapping
 from dzagent.cli.output import paper, print_json, print_lines
 from dzagent.cli.planview import diff_lines, difference, differs, plan_lines
 from dzagent.cli.waiting import Outcome, Progress, judge_applied, wait
+from dzagent.state import MAX_CONFIRM, MIN_CONFIRM
 
 TIMEOUT = 60.0
+CONFIRM = click.option(
+    "--confirm",
+    type=click.IntRange(MIN_CONFIRM, MAX_CONFIRM),
+    metavar="SECONDS",
+    help="Roll it back unless `dzagent confirm` comes within this time.",
+)
+"""Of the verbs that change something: the way back."""
 
 
 @click.command()
@@ -60,24 +68,32 @@ def diff(ctx: click.Context, *, as_json: bool, by_code: bool) -> None:
     metavar="SECONDS",
     help="Give up waiting after this long.",
 )
+@CONFIRM
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 @click.pass_context
-def apply(ctx: click.Context, *, plan_id: str, waits: bool, timeout: float, as_json: bool) -> None:
+def apply(
+    ctx: click.Context, *, plan_id: str, waits: bool, timeout: float, confirm: int | None, as_json: bool
+) -> None:
     """Apply exactly the plan that `dzagent plan` showed, for a configuration with apply: manual.
 
-    If anything has moved since, the plan has another id and nothing is changed. Exit status 0 only if every step
-    was done (with --no-wait: if it was asked for).
+    If anything has moved since, the plan has another id and nothing is changed. With --confirm the way back is worked
+    out and checked first, and taken by itself at the end of that time, even if dzagentd has died. What was rolled back
+    is not done again until you approve it or something else is wanted. Exit status 0 only if every step was done (with
+    --no-wait: if it was asked for).
     """
     client = client_of(ctx)
     before = mapping(client.status(), "last_apply")
-    client.apply(plan_id)
+    client.apply(plan_id, confirm)
     if not waits:
         _tell(plan_id, Outcome(False, "", 0.0), waited=False, as_json=as_json)
         return
     outcome = wait(client.status, judge_applied(plan_id, before), timeout, progress=Progress())
     _tell(plan_id, outcome, waited=True, as_json=as_json)
     if not outcome.done:
-        raise Failure(f"plan {plan_id} was not applied: {outcome.message}")
+        back = "" if confirm is None else "; what was done of it is rolled back unless it is confirmed"
+        raise Failure(f"plan {plan_id} was not applied: {outcome.message}{back}")
+    if confirm is not None and not as_json:
+        click.echo(f"it is rolled back in {confirm} s unless you say: dzagent confirm {plan_id}")
 
 
 def _tell(plan_id: str, outcome: Outcome, *, waited: bool, as_json: bool) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 from dzagent.cli.document import Json, objects, text, texts
 from dzagent.cli.output import Paper
 
+_MAX_NAMED = 5
+"""Objects of one withheld thing that are named; --json has all."""
 _SIGNS = {"add": ("+", "green"), "delete": ("-", "red"), "change": ("~", "yellow")}
 
 
@@ -17,7 +19,7 @@ def plan_lines(plan: Json, sheet: Paper) -> list[str]:
     return [
         *_headline(plan, len(steps), sheet),
         *(line for n, step in enumerate(steps, 1) for line in _step(n, step, sheet)),
-        *_section("Withheld", _held(plan), sheet),
+        *_withheld(plan, sheet),
         *_section("In the way", _conflicts(plan), sheet),
         *_commands(plan, sheet),
     ]
@@ -28,7 +30,8 @@ def _headline(plan: Json, steps: int, sheet: Paper) -> list[str]:
     if not plan_id:
         return sheet.wrap(f"no plan: {text(plan, 'message')}")
     if not steps:
-        words = f"plan {plan_id}: nothing to do"
+        waits = objects(plan, "held")
+        words = f"plan {plan_id}: {'nothing to do but what is withheld' if waits else 'nothing to do'}"
     else:
         following = {
             "manual": f"apply it with `dzagent apply {plan_id}`",
@@ -55,7 +58,36 @@ def because(step: Json) -> str:
 
 
 def _held(plan: Json) -> list[str]:
-    return [f"{text(h, 'action')} {text(h, 'object')}: {text(h, 'why')}" for h in objects(plan, "held")]
+    """One text for each thing that is withheld."""
+    return [_held_thing(items) for items in _things(plan)]
+
+
+def _things(plan: Json) -> list[list[Json]]:
+    """Return the steps of each thing that is withheld: many steps of one id are one thing."""
+    things: dict[str, list[Json]] = {}
+    for number, item in enumerate(objects(plan, "held")):
+        things.setdefault(text(item, "id") or f"#{number}", []).append(item)
+    return list(things.values())
+
+
+def _withheld(plan: Json, sheet: Paper) -> Iterator[str]:
+    """What is withheld and why, each with the command that lets it through on a line of its own, to be copied."""
+    things = _things(plan)
+    if things:
+        yield ""
+        yield sheet.paint("Withheld", "yellow", bold=True)
+    for items in things:
+        yield from sheet.wrap(_held_thing(items), "  - ", "    ")
+        command = text(items[0], "approve")
+        if command:
+            yield from sheet.wrap(f"to let it through, once: {command}", "    ")
+
+
+def _held_thing(items: list[Json]) -> str:
+    named = [f"{text(item, 'action')} {text(item, 'object')}" for item in items[:_MAX_NAMED]]
+    if len(items) > _MAX_NAMED:
+        named.append(f"and {len(items) - _MAX_NAMED} more")
+    return f"{', '.join(named)}: {text(items[0], 'why')}"
 
 
 def _conflicts(plan: Json) -> list[str]:
@@ -75,11 +107,12 @@ def _section(title: str, items: list[str], sheet: Paper) -> Iterator[str]:
 
 def _commands(plan: Json, sheet: Paper) -> Iterator[str]:
     """The commands exactly as they would run: not wrapped, so that they can be copied."""
-    commands = texts(plan, "commands")
-    if commands:
-        yield ""
-        yield sheet.paint("Lines for ip -batch", bold=True)
-        yield from (f"  {command}" for command in commands if command.isprintable())
+    for key, tool in (("commands", "ip -batch"), ("nft_commands", "nft -f")):
+        commands = texts(plan, key)
+        if commands:
+            yield ""
+            yield sheet.paint(f"Lines for {tool}", bold=True)
+            yield from (f"  {command}" for command in commands if command.isprintable())
 
 
 # ---- differences ---------------------------------------------------------------------------------------------

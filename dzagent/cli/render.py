@@ -189,7 +189,7 @@ def render_all(
 def _checked(
     service: Service, policy: Policy, templates: Templates, links: Mapping[ServiceName, str]
 ) -> Mapping[str, str]:
-    text = render_service(service, policy, templates)
+    text = render_service(service, policy, templates, links=tuple(links.values()))
     owner = Ownership(policy.protocol, {link: f"dzagent:{name}" for name, link in links.items()})
     parse_texts({service.name: text}, owner)
     return text

@@ -148,7 +148,7 @@ def _troubles(status: Json) -> Iterator[str]:
         yield f"{text(conflict, 'object')} is held by {text(conflict, 'owner')}: {text(conflict, 'advice')}"
     yield from (note for note in texts(status, "notes") if note not in shown)
     last = mapping(status, "last_apply")
-    if last and text(last, "result") != "applied":
+    if last and text(last, "result") not in {"applied", "confirmed"}:
         yield f"the last `dzagent apply` ({text(last, 'plan_id')}) is {text(last, 'result')}: {text(last, 'message')}"
 
 

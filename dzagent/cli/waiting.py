@@ -98,6 +98,35 @@ def judge_applied(plan_id: str, before: Json) -> Judge:
     return judge
 
 
+def judge_confirmed(plan_id: str, before: Json) -> Judge:
+    """The change that waited stays; `before` is last_apply as it was when we asked."""
+
+    def judge(status: Json) -> Verdict:
+        if not doc.running(status):
+            return _not_running(status)
+        last = mapping(status, "last_apply")
+        if text(last, "plan_id") != plan_id or number(last, "at") == number(before, "at"):
+            return Verdict(message=f"dzagentd has not taken up the confirmation of plan {plan_id} yet")
+        result, message = text(last, "result"), text(last, "message")
+        said = f"plan {plan_id} is {result}: {message}" if message else f"plan {plan_id} is {result}"
+        return Verdict(done=result == "confirmed", message=said, failed=result != "confirmed")
+
+    return judge
+
+
+def judge_let_through(held: str) -> Judge:
+    """What was withheld is withheld no more, as the plan (GET /v3/plan) says."""
+
+    def judge(plan: Json) -> Verdict:
+        if not text(plan, "id"):
+            return Verdict(message=text(plan, "message"), away=True)
+        if any(text(item, "id") == held for item in doc.objects(plan, "held")):
+            return Verdict(message=f"{held} is still withheld: dzagentd has not taken up the approval yet")
+        return Verdict(done=True)
+
+    return judge
+
+
 def _taken_up(status: Json, *, wanted: bool) -> Verdict | None:
     """None once dzagentd works on the wish that is waited for."""
     intent = mapping(status, "intent")

@@ -13,7 +13,9 @@ from typing import Final
 
 from dzagent.errors import GrammarError, KernelError
 from dzagent.grammar import format_object
+from dzagent.kernel.nftscript import script
 from dzagent.model import Action, Address, KernelObject, Link, Route, Rule, Step
+from dzagent.nftmodel import NftTable
 
 _SAFE: Final = (string.ascii_letters + string.digits + "_.:/@+=- ").encode()
 """What a batch line may hold: no quotes and no '#', with which `ip -batch` would read another command."""
@@ -64,9 +66,9 @@ def _lines(step: Step, indexes: Mapping[str, int]) -> Sequence[str]:
 
 
 def preview(step: Step) -> tuple[str, ...]:
-    """Return the lines for a person to read; a comment in the place of those that cannot be written safely."""
+    """Return the lines for a person to read, of `ip -batch` or `nft -f`; a comment where none can be written safely."""
     try:
-        return batch_lines(step)
+        return script(step) if isinstance(step.target, NftTable) else batch_lines(step)
     except KernelError as error:
         return (f"# {error}",)
 
@@ -119,7 +121,9 @@ def _delete(obj: KernelObject, indexes: Mapping[str, int]) -> Sequence[str]:
         return (_delete_address(obj),)
     if isinstance(obj, Route):
         return (_delete_route(obj),)
-    return (_delete_rule(obj),)
+    if isinstance(obj, Rule):
+        return (_delete_rule(obj),)
+    raise GrammarError("an nftables table is no object of ip")
 
 
 def _by_index(name: str, indexes: Mapping[str, int]) -> str:

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address
 from dzagent.errors import KernelTimeout
 from dzagent.kernel.protocol import Kernel
 from dzagent.model import Action, Address, Link, Outcome, Plan, Result, Route, Rule, ServiceName, Step
+from dzagent.nftmodel import NftTable
 
 _GOOD = frozenset({Result.DONE, Result.GONE})
 
@@ -68,7 +69,9 @@ class _Failed:
     def under(self, step: Step) -> str | None:
         """Return why a step cannot work, None if nothing is known against it. A delete is always tried."""
         obj = step.target
-        if step.action is Action.DELETE:
+        if step.action is Action.DELETE or isinstance(
+            obj, NftTable
+        ):  # its rules name links that need not be there
             return None
         if isinstance(obj, Link):
             return f"link {obj.name} could not be removed first" if obj.name in self.links else None

@@ -1,0 +1,86 @@
+"""What the kernel will hold once steps have been carried out. Pure.
+
+It knows what the kernel does by itself too: a link that goes takes its addresses and routes along, an address the
+routes that have it as their source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+from dzagent.model import (
+    Action,
+    Address,
+    KernelObject,
+    Link,
+    Observed,
+    Route,
+    Rule,
+    SeenLink,
+    Step,
+)
+from dzagent.nftmodel import NftSeen, NftTable
+
+
+def after(observed: Observed, steps: Iterable[Step]) -> Observed:
+    """Return the state after every step has worked, one after the other."""
+    links = {link.name: link for link in observed.links}
+    nft = observed.nft
+    rest: dict[KernelObject, None] = {}
+    for group in (observed.addresses, observed.routes, observed.rules):
+        rest.update(dict.fromkeys(group))
+    for step in steps:
+        if isinstance(step.target, NftTable):
+            nft = _table(step, nft)
+        elif step.action is Action.DELETE and isinstance(step.before, Link):
+            links.pop(step.before.name, None)
+            _drop(rest, [obj for obj in rest if _dev(obj) == step.before.name])
+        elif isinstance(step.after, Link):
+            links[step.after.name] = _seen(step.after, links.get(step.after.name))
+        else:
+            _change(rest, step)
+    return replace(
+        observed,
+        links=tuple(links.values()),
+        addresses=tuple(obj for obj in rest if isinstance(obj, Address)),
+        routes=tuple(obj for obj in rest if isinstance(obj, Route)),
+        rules=tuple(obj for obj in rest if isinstance(obj, Rule)),
+        nft=nft,
+    )
+
+
+def _table(step: Step, seen: NftSeen) -> NftSeen:
+    if isinstance(step.after, NftTable):
+        return replace(seen, state="there", table=step.after)
+    return NftSeen(state="absent")
+
+
+def _change(rest: dict[KernelObject, None], step: Step) -> None:
+    if step.before is not None and step.before in rest:
+        _drop(rest, [step.before])
+    if step.after is not None:
+        rest[step.after] = None
+
+
+def _drop(rest: dict[KernelObject, None], objects: Iterable[KernelObject]) -> None:
+    sources: set[IPv4Address] = set()
+    for obj in objects:
+        del rest[obj]
+        if isinstance(obj, Address):
+            sources.add(obj.interface.ip)
+    if not sources:
+        return
+    sources -= {obj.interface.ip for obj in rest if isinstance(obj, Address)}
+    for route in [obj for obj in rest if isinstance(obj, Route) and obj.src in sources]:
+        del rest[route]
+
+
+def _dev(obj: KernelObject) -> str | None:
+    return obj.dev if isinstance(obj, (Address, Route)) else None
+
+
+def _seen(link: Link, before: SeenLink | None) -> SeenLink:
+    index = 0 if before is None else before.ifindex
+    return SeenLink(link.name, index, "gre", link.up, link.mtu, link.alias, link)
