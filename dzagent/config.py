@@ -62,6 +62,21 @@ class Paths:
         return self.state / "intent" / "state.json"
 
     @property
+    def taken_over(self) -> Path:
+        """What of doublezerod's state became the first intent, by digest: that happens once."""
+        return self.state / "intent" / "taken-over.json"
+
+    @property
+    def migration(self) -> Path:
+        """How far `dzagent migrate` is, and what it needs to go back."""
+        return self.state / "migration" / "record.json"
+
+    @property
+    def turn(self) -> Path:
+        """Locked (flock): shared by a pass of the reconciler, exclusive by `dzagent migrate`."""
+        return self.agent / "turn"
+
+    @property
     def approval(self) -> Path:
         """The id of the plan that a person approved."""
         return self.state / "intent" / "apply.json"
@@ -188,6 +203,15 @@ class Paths:
 
 
 @dataclass(frozen=True, slots=True)
+class Doublezerod:
+    """Where the other agent, doublezerod, has its state, its socket and its unit. Its files are only read."""
+
+    state: Path = Path("/var/lib/doublezerod")
+    socket: Path = COMPAT_SOCKET
+    unit: str = "doublezerod.service"
+
+
+@dataclass(frozen=True, slots=True)
 class Intervals:
     """Times in seconds: between polls of the ledger, between looks at the whole kernel, total of one RPC call;
     between searches for own users, and between lists of all devices while something needs them.
@@ -237,6 +261,7 @@ class Config:
     rpc_budget: int = 120
     commitment: Commitment = "finalized"
     full_fetch: bool = False
+    doublezerod: Doublezerod = field(default_factory=Doublezerod)
     remarks: tuple[str, ...] = ()
     file: str = str(DEFAULT_CONFIG)
 
@@ -254,14 +279,16 @@ class Config:
 _TOP = (
     "network", "program_id", "rpc", "client_ip", "apply", "policy", "templates", "compat_socket",
     "log_level", "intervals", "directories", "links", "websocket", "rpc_budget", "commitment", "full_fetch",
-    "outside_lookup",
+    "outside_lookup", "doublezerod",
 )  # fmt: skip
 _INTERVALS = ("poll", "resync", "observe", "rpc_timeout", "search", "devices")
 _DIRECTORIES = ("state", "run")
 _LINKS = ("unicast", "multicast")
+_DOUBLEZEROD = ("state", "socket", "unit")
 
 _LINK_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}", re.ASCII)
 _RESERVED_LINKS = frozenset({"lo", "all", "default", "gre0", "gretap0", "erspan0"})
+_UNIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,200}\.service", re.ASCII)
 _POLICY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}", re.ASCII)
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _MAX_SOCKET_PATH = (
@@ -308,6 +335,7 @@ def parse_config(item: Item | None, file: str) -> Config:
         intervals=intervals,
         paths=_paths(top),
         links=_links(top),
+        doublezerod=_doublezerod(top),
         compat_socket=top.read("compat_socket", yamlfile.truth, False),
         log_level=top.read("log_level", yamlfile.one_of("debug", "info", "warning", "error"), "info"),
         remarks=_remarks(top),
@@ -505,6 +533,22 @@ def _run_directory(item: Item) -> Path:
     if len(str(path).encode()) > _MAX_SOCKET_PATH:
         raise item.expected(f"a path of at most {_MAX_SOCKET_PATH} bytes (it holds sockets)")
     return path
+
+
+def _doublezerod(top: Section) -> Doublezerod:
+    part = yamlfile.subsection(top, "doublezerod", _DOUBLEZEROD)
+    return Doublezerod(
+        state=part.read("state", yamlfile.absolute_path, Doublezerod().state),
+        socket=part.read("socket", yamlfile.absolute_path, Doublezerod().socket),
+        unit=part.read("unit", _unit_name, Doublezerod().unit),
+    )
+
+
+def _unit_name(item: Item) -> str:
+    value = yamlfile.text(item)
+    if not _UNIT_NAME.fullmatch(value):
+        raise item.expected("the name of a systemd service, such as doublezerod.service")
+    return value
 
 
 def _links(top: Section) -> Links:

@@ -27,6 +27,10 @@ from dzagent.config import DEFAULT_CONFIG, Config, load_config
 from dzagent.desired import DesiredStore
 from dzagent.drive import KERNEL
 from dzagent.errors import DzagentError, StateError
+from dzagent.foreign.firststart import take_over
+from dzagent.foreign.record import boot_id
+from dzagent.foreign.sight import Eyes, ForeignWatch
+from dzagent.foreign.turns import Turns
 from dzagent.hostfacts import HostProbe
 from dzagent.intent import IntentReader
 from dzagent.journal import Journal, here
@@ -46,8 +50,9 @@ from dzagent.model import SERVICE_NAMES
 from dzagent.notify import Pulse, pulse_of
 from dzagent.outside import Outside
 from dzagent.ownership import Ownership
+from dzagent.parts import Parts
 from dzagent.policy import SITE_POLICIES, find_policy, load_policy
-from dzagent.reconcile import Parts, Reconciler
+from dzagent.reconcile import Reconciler
 from dzagent.render import Templates
 from dzagent.report import Reporter
 from dzagent.rollback import Rollback
@@ -104,6 +109,8 @@ class Daemon:
             clocks=Clocks(time.time, time.monotonic),
             on_change=self.wake.set,
         )
+        watch = ForeignWatch(Eyes(config.doublezerod, socket=not config.compat_socket), time.monotonic)
+        turns = Turns(config.paths, watch, boot_id())
         self._reconciler = Reconciler(
             Parts(
                 config=config,
@@ -117,6 +124,8 @@ class Daemon:
                 reporter=Reporter(config, version=__version__, pid=os.getpid(), clock=time.time),
                 now=boot_seconds,
                 bgp=self._bgp,
+                turn=turns.turn,
+                taken_over=take_over(config.paths, config.doublezerod, time.time),
                 helper=helper,
                 watched=kernel,
                 pulse=self._pulse,

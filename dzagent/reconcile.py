@@ -12,32 +12,25 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Network
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from dzagent.actor import Acted, Actor, Round
 from dzagent.age import DataAge, is_stale
 from dzagent.audit import causes
 from dzagent.bgp.joining import Joiner, Learned
-from dzagent.bgp.speaker import BgpView, Changes
-from dzagent.config import Config
 from dzagent.contested import Contest
-from dzagent.desired import DesiredStore
-from dzagent.doubt import textless
+from dzagent.doubt import services_up, textless
 from dzagent.drive import Drive, cpu_seconds
 from dzagent.errors import DzagentError, ObservationError
 from dzagent.feed import LedgerView
 from dzagent.firewall import LeakGuard, firewall_problems
+from dzagent.foreign.turns import HANDED_BACK, Hindrance
 from dzagent.guard import own_addresses, withhold
 from dzagent.held import Held
-from dzagent.hostfacts import Facts, HostProbe
-from dzagent.intent import IntentReader, IntentView
-from dzagent.journal import Journal
+from dzagent.hostfacts import Facts
+from dzagent.intent import IntentView, settle
 from dzagent.judge import PassReport
-from dzagent.kernel.protocol import Kernel
-from dzagent.kernel.watched import WatchedKernel
 from dzagent.kernel.watchlines import NOTHING
 from dzagent.keyed import repairs
 from dzagent.marks import ownership
@@ -48,18 +41,14 @@ from dzagent.model import (
     Observed,
     Plan,
     Problem,
-    Route,
     ServiceName,
 )
-from dzagent.neighbours import Around, Neighbours
-from dzagent.notify import Pulse
-from dzagent.ownership import Ownership
+from dzagent.neighbours import Neighbours
+from dzagent.parts import Bgp, Parts
+from dzagent.plan import exact_keys
 from dzagent.plan_nft import table_handle
 from dzagent.planner import Planner, Setting
-from dzagent.policy import Policy
 from dzagent.protect import SSH_PEER
-from dzagent.render import Templates
-from dzagent.report import Reporter
 from dzagent.rhythm import Passed, Rhythm
 from dzagent.safeguards import Ask, Safeguards
 from dzagent.screen import Screen
@@ -72,71 +61,8 @@ from dzagent.wishes import Wishes
 log = logging.getLogger(__name__)
 audit = logging.getLogger("dzagent.audit")
 
-MAX_EXACT = 512
-"""Keys of static routes whose holder is read in every pass; more than the ledger's groups ever are."""
-
-
 GROUND_SECONDS = 5.0
 """How long new learned routes are judged by what the last pass knew to be protected: SSH sessions come and go."""
-
-
-class Feed(Protocol):
-    """What the loop needs of the ledger side."""
-
-    def view(self) -> LedgerView:
-        """Return the newest view without waiting."""
-
-    def enable(self, enabled: bool) -> None:
-        """Poll, or rest."""
-
-    def poke(self) -> None:
-        """Poll at once, if enabled."""
-
-
-class Bgp(Protocol):
-    """What the loop needs of BGP. Nothing here waits for the engine."""
-
-    def want(self, wishes: Wishes, installed: Iterable[Route]) -> frozenset[ServiceName]:
-        """Have a session for every service; return the services whose routes must stay as they are."""
-
-    def learned(self) -> tuple[int, Learned]:
-        """Return the routes that may be installed now, and the version that this is."""
-
-    def changes(self, since: int) -> Changes | None:
-        """Return what changed after a version, None if the whole has to be taken."""
-
-    def installed(self, routes: Mapping[tuple[ServiceName, str], Route]) -> None:
-        """Take in which learned routes the kernel holds."""
-
-    def view(self) -> BgpView:
-        """Return everything for people."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the loop is made of; every effect behind a type that tests replace.
-
-    watched: `kernel` again, if it is watched.
-    """
-
-    config: Config
-    policy: Policy
-    kernel: Kernel
-    feed: Feed
-    store: DesiredStore
-    templates: Templates
-    intent: IntentReader
-    probe: HostProbe
-    reporter: Reporter
-    now: Callable[[], float]
-    bgp: Bgp | None = None
-    watched: WatchedKernel | None = None
-    pulse: Pulse = field(default_factory=Pulse)
-    journal: Journal = field(default_factory=Journal)
-    around: Around | None = None
-    managers: Callable[[], tuple[str, ...]] = tuple
-    unix: Callable[[], float] = time.time
-    helper: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +116,7 @@ class Reconciler:
             )
         )
         self._passed_at = 0.0
+        self._hindrance: Hindrance | None = None
         self.tried = 0
         """How many steps were tried so far."""
 
@@ -223,7 +150,8 @@ class Reconciler:
         routes that the watch says somebody has touched.
         """
         try:
-            return self._changes()
+            with self._parts.turn() as hindrance:
+                return hindrance is None and self._changes()
         except DzagentError as error:
             log.info("a whole pass instead: %s", error)
         except Exception:  # the loop's boundary, as of a pass
@@ -233,7 +161,8 @@ class Reconciler:
     def run_pass(self) -> Passed:
         """Run one pass. Whatever fails is reported; the next pass tries again from what is then true."""
         try:
-            return self._pass()
+            with self._parts.turn() as self._hindrance:
+                return self._pass()
         except ObservationError as error:
             self._parts.reporter.failed("ObservationFailed", str(error))
         except DzagentError as error:
@@ -247,14 +176,15 @@ class Reconciler:
         self._ground, self._passed_at = None, self._parts.now()
         self._safeguards.first(self._parts.intent.read())
         observed = self._look()
-        intent = _settle(self._parts.intent.read(), observed, self._owner)
+        standing = any(self._owner.owns(link) for link in observed.links)
+        intent = settle(self._parts.intent.read(), standing=standing)
         view, facts = self._look_around(observed, intent)
         age = self._age(view)
-        before = Before(self._texts.old(), _services_up(observed, self._owner), age.stale)
+        before = Before(self._texts.old(), services_up(observed, self._owner), age.stale)
         wishes = self._wisher.wish(intent, view, facts, before)
         desired, wishes = self._texts.parse(wishes)
         generation = self._texts.write(wishes)
-        self._listen(wishes, observed)
+        self._listen(wishes, observed, intent)
         observed = self._observe_keys(desired, observed)
         whole, guards = desired, self._guards(wishes, facts, desired, observed, intent)
         desired, held = withhold(desired, facts.protected, guards.own, guards.installed, guards.permits)
@@ -291,17 +221,21 @@ class Reconciler:
                 ours=frozenset(link.name for link in acted.observed.links if self._owner.owns(link)),
                 bgp=None if self._parts.bgp is None else self._parts.bgp.view(),
                 age=age,
+                hindrance=self._hindrance,
+                taken_over=self._parts.taken_over,
                 pending=self._safeguards.pending,
                 watch=None if self._parts.watched is None else self._parts.watched.view(),
             )
         )
-        return self._ending(acted, facts, bool(held or acted.held or beside))
+        others = bool(held or acted.held or beside or self._hindrance)
+        return self._ending(acted, facts, others)
 
     def _ending(self, acted: Acted, facts: Facts, others: bool) -> Passed:
-        """Say when the next pass should be; `others`: something is withheld, or in our places, and may go unseen."""
+        """Say when the next pass should be; `others`: something is withheld, in our places, or at work, and may go unseen."""
         self.tried += len(acted.outcomes)
         left = bool(acted.plan.steps or acted.plan.conflicts or others)
-        retry_at = self._actor.next_due() if acted.failing and self._parts.config.apply == "auto" else None
+        waits = bool(acted.failing or acted.fights) and self._parts.config.apply == "auto"
+        retry_at = self._actor.next_due() if waits else None
         return Passed(
             changed=bool(acted.outcomes),
             unsettled=left or isinstance(facts.identity, Problem),
@@ -313,6 +247,8 @@ class Reconciler:
         observed = self._parts.kernel.observe(self._interest)
         journal = self._parts.journal
         self._parts.pulse.observed()
+        if self._hindrance is not None and self._hindrance.code == HANDED_BACK:
+            journal.disown()
         known = replace(self._owner, claims=journal.claims)
         table = table_handle(observed.nft, known, journal.claims.table)
         self._owner = journal.settle(self._owner, observed.links, table)
@@ -335,12 +271,15 @@ class Reconciler:
 
     # ---- learned routes ------------------------------------------------------------------------------------
 
-    def _listen(self, wishes: Wishes, observed: Observed) -> None:
-        """Tell BGP which services there are, and take what it has learned."""
+    def _listen(self, wishes: Wishes, observed: Observed, intent: IntentView) -> None:
+        """Tell BGP which services there are, and take what it has learned.
+
+        Two agents must not dial one device: sessions are not begun while another one runs, but may be ended.
+        """
         bgp = self._parts.bgp
         if bgp is None:
             return
-        if self._parts.config.apply != "observe":
+        if self._parts.config.apply != "observe" and (self._hindrance is None or intent.enabled is False):
             mine = (route for route in observed.routes if route.protocol == self._owner.protocol)
             self._unknown_peers = tuple(self._links[name] for name in sorted(bgp.want(wishes, mine)))
         self._learned = bgp.learned()
@@ -353,7 +292,8 @@ class Reconciler:
         if bgp is None:
             return
         self._tell_installed(bgp)
-        if self._parts.config.apply == "auto" and intent.enabled is not None and not acted.plan.steps:
+        acts = self._parts.config.apply == "auto" and self._hindrance is None
+        if acts and intent.enabled is not None and not acted.plan.steps:
             self._ground = _Ground(desired, acted.observed, setting)
 
     def _problems(self, guards: Screen) -> tuple[Problem, ...]:
@@ -409,7 +349,7 @@ class Reconciler:
 
     def _observe_keys(self, desired: Desired, observed: Observed) -> Observed:
         """Look again if the plan needs to know who holds keys that were not read: steady state never does."""
-        keys = _exact_keys(desired, observed, self._owner, self._joiner.contested)
+        keys = exact_keys(desired, observed, self._owner, self._joiner.contested)
         if set(keys) <= set(self._interest.exact):
             if len(keys) < len(self._interest.exact):
                 self._interest = replace(self._interest, exact=keys)
@@ -432,7 +372,10 @@ class Reconciler:
         used: list[Held] = []
         # what a person has let through is one plan, with one way back
         acts = (
-            self._parts.config.apply == "auto" and intent.enabled is not None and not setting.guards.approved
+            self._parts.config.apply == "auto"
+            and intent.enabled is not None
+            and self._hindrance is None
+            and not setting.guards.approved
         )
 
         def replan(seen: Observed) -> tuple[Plan, tuple[Held, ...]]:
@@ -453,45 +396,14 @@ class Reconciler:
         return acted
 
     def _may_act(self, plan: Plan, intent: IntentView) -> tuple[bool, ApplyRequest | None]:
-        """Automatic mode acts, unless nobody knows what is wanted; manual mode acts on the plan asked for."""
+        """Automatic mode acts, unless nobody knows what is wanted; manual mode acts on the plan asked for.
+
+        Nobody acts while another agent runs.
+        """
         mode = self._parts.config.apply
-        if mode == "observe" or intent.enabled is None:
+        if mode == "observe" or intent.enabled is None or self._hindrance is not None:
             return False, None
         if mode == "auto":
             return True, None
         request = self._parts.reporter.take_request(plan)
         return request is not None, request
-
-
-def _services_up(observed: Observed, owner: Ownership) -> frozenset[ServiceName]:
-    """Return the services whose link is in the kernel and ours."""
-    ours = {owner.links.get(link.name, link.alias) for link in observed.links if owner.owns(link)}
-    return frozenset(name for name in SERVICE_NAMES if f"dzagent:{name}" in ours)
-
-
-def _settle(intent: IntentView, observed: Observed, owner: Ownership) -> IntentView:
-    """A lost intent file beside a tunnel of ours is doubt, not a wish to tear it down."""
-    ours = any(owner.owns(link) for link in observed.links)
-    if not (intent.silent and ours):
-        return intent
-    message = "the intent file is gone but a tunnel of ours is up: say `dzagent enable` or `dzagent disable`"
-    return replace(intent, enabled=None, message=message)
-
-
-def _exact_keys(
-    desired: Desired, observed: Observed, owner: Ownership, contested: Iterable[tuple[int, IPv4Network]]
-) -> tuple[tuple[int, IPv4Network], ...]:
-    """Return the keys of routes whose holder must be known: static ones that are missing, and learned ones that were
-    not to be had. Each costs the kernel a walk through its whole table.
-    """
-    wanted = tuple(obj for obj in desired.objects if isinstance(obj, Route))
-    numbers = {int(route.dst.network_address) for route in wanted}
-    held = {
-        (route.table, route.dst)
-        for route in observed.routes
-        if route.protocol == owner.protocol and int(route.dst.network_address) in numbers
-    }
-    static = dict.fromkeys(
-        (route.table, route.dst) for route in wanted if (route.table, route.dst) not in held
-    )
-    return tuple(dict.fromkeys((*tuple(static)[:MAX_EXACT], *contested)))

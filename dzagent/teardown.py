@@ -99,7 +99,7 @@ def _kind(obj: KernelObject) -> str:
 
 
 def forget_wish(paths: Paths) -> None:
-    """Leave behind that the agent is disabled and has no sessions, so that a later start touches nothing.
+    """Leave behind that the agent is disabled, and neither sessions nor a change to undo: a later start does nothing.
 
     Raises StateError if that cannot be written.
     """
@@ -109,6 +109,6 @@ def forget_wish(paths: Paths) -> None:
         intent = None  # doubt about a wish changes nothing: that is as good as disabled
     if intent is not None and intent.enabled:
         write_intent(paths.intent, replace(intent, enabled=False))
-    for path in (paths.sessions, paths.peers):
+    for path in (paths.sessions, paths.peers, paths.checkpoint):
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)

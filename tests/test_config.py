@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dzagent import yamlfile
-from dzagent.config import PROGRAM_IDS, Config, Paths, load_config, parse_config, redact_url, refuse_client_ip
+from dzagent.config import (
+    PROGRAM_IDS,
+    Config,
+    Doublezerod,
+    Paths,
+    load_config,
+    parse_config,
+    redact_url,
+    refuse_client_ip,
+)
 from dzagent.errors import ConfigError, DzagentError
 from dzagent.share import find, share_dirs
 
@@ -60,6 +69,7 @@ log_level: debug
 intervals: {poll: 5, resync: 0.5, rpc_timeout: 3}
 directories: {state: /srv/state, run: /srv/run}
 links: {unicast: dz0, multicast: dz1}
+doublezerod: {state: /srv/old, socket: /srv/old.sock, unit: dz@1.service}
 """
     )
     assert config.program_id.startswith("DZtnu")
@@ -74,6 +84,7 @@ links: {unicast: dz0, multicast: dz1}
     assert (config.intervals.poll, config.intervals.resync) == (5.0, 0.5)
     assert config.paths == Paths(Path("/srv/state"), Path("/srv/run"))
     assert config.links.multicast == "dz1"
+    assert config.doublezerod == Doublezerod(Path("/srv/old"), Path("/srv/old.sock"), "dz@1.service")
 
 
 def test_the_sample_holds_the_defaults_and_every_key() -> None:
@@ -124,6 +135,9 @@ def test_only_localnet_has_an_endpoint_of_its_own() -> None:
         ("text", 1, "expected a mapping"),
         ("\n\nlinks: 5", 3, "links: expected a mapping"),
         ("links: {unicast: a/b}", 1, "interface name"),
+        ("doublezerod: {unit: doublezerod}", 1, "the name of a systemd service"),
+        ("doublezerod: {unit: '../x.service'}", 1, "the name of a systemd service"),
+        ("doublezerod: {state: here}", 1, "absolute"),
         ("links: {unicast: sixteen-letters-}", 1, "interface name"),
         ("links: {unicast: '-x'}", 1, "interface name"),
         ("links: {unicast: '..'}", 1, "interface name"),

@@ -15,7 +15,8 @@ from dzagent.bgp.joining import join
 from dzagent.bgp.rejoining import rejoin
 from dzagent.kernel.watched import WatchedKernel
 from dzagent.model import Address, Desired, Observed, Route, SeenLink, ServiceName
-from dzagent.reconcile import Parts, Reconciler
+from dzagent.parts import Parts
+from dzagent.reconcile import Reconciler
 from tests.bgp_fakes import rib
 from tests.test_bgp_loop import World as BgpWorld
 from tests.watch_fakes import FakeWatch, RereadKernel, route_line

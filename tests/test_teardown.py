@@ -209,10 +209,13 @@ def test_the_wish_is_to_be_disabled_from_then_on(tmp_path: Path) -> None:
     where.sessions.parent.mkdir(parents=True)
     where.sessions.write_text("protocol bgp dz_unicast { }\n")
     where.peers.write_text("{}")
+    where.agent.mkdir(parents=True)
+    where.checkpoint.write_text("{}")
     assert remove_all(configured(tmp_path), POLICIES, kernel=a_host(), lock=no_lock) == 0
     assert read_intent(where.intent) == Intent(enabled=False, client_ip=IPv4Address("192.0.2.1"))
     assert not where.sessions.exists()
     assert not where.peers.exists()
+    assert not where.checkpoint.exists()
 
 
 def test_a_wish_that_nobody_had_is_not_made_up(tmp_path: Path) -> None:

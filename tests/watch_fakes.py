@@ -5,10 +5,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from dzagent.kernel.observe import reads
-from dzagent.kernel.rereading import reading
 from dzagent.kernel.watch import WatchView
 from dzagent.kernel.watchlines import NOTHING, Lines, Touched
 from dzagent.model import Interest, Observed, Route
@@ -22,28 +20,11 @@ class RereadKernel(FakeKernel):
     reread_touched: list[Touched] = field(default_factory=list)
 
     def reread(self, interest: Interest, touched: Touched, before: Observed) -> Observed:
-        """Answer as the real one: what was not touched stays as it was `before`, right or wrong."""
+        """Answer through the real reader: what was not touched stays as it was `before`, right or wrong."""
         self.reread_touched.append(touched)
         if self.observe_error is not None:
             raise self.observe_error
-        what, keys = reading(touched, interest), set(reads(interest))
-        again = {*what.exact, *what.single}
-
-        def is_new(route: Route) -> bool:
-            slot = (route.table, route.dst)
-            if route.protocol == interest.protocol:
-                return what.own or slot in again
-            return slot in what.exact and slot in keys
-
-        old = [route for route in before.routes if not is_new(route)]
-        new = [route for route in self.routes if is_new(route)]
-        return replace(
-            before,
-            links=tuple(self.links.values()) if what.links else before.links,
-            addresses=tuple(self.addresses) if what.addresses else before.addresses,
-            rules=tuple(self.rules) if what.rules else before.rules,
-            routes=(*old, *new) if new or len(old) != len(before.routes) else before.routes,
-        )
+        return self._ip.reread(interest, touched, before)
 
 
 @dataclass

@@ -20,6 +20,7 @@ _BY_CONDITION = {
     "Firewall": "`dzagent plan` shows what nft is told",
     "Journaled": "repairs go on; make room in /run, or make it writable",
     "Held": "`dzagent plan` shows what is withheld and why",
+    "StateMigrated": "say what you want: `dzagent enable` or `dzagent disable`",
     "ConfirmPending": "look whether everything you need still works, then confirm it",
     "Contested": "find out what else changes these objects: `dzagent events`",
 }

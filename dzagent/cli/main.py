@@ -23,6 +23,7 @@ COMMANDS = (
     LazyCommand(
         "routes", "dzagent.cli.routes:routes", "What BGP taught, what is installed, what is refused."
     ),
+    LazyCommand("migrate", "dzagent.cli.migrate:migrate", "Take over from doublezerod; --undo goes back."),
     LazyCommand("api", "dzagent.cli.api:api", "Serve the HTTP API on the unix socket."),
     LazyCommand("render", "dzagent.cli.render:render", "Render files from accounts: no root, no host."),
     LazyCommand("ledger", "dzagent.cli.ledger:ledger", "Decode accounts; a development ledger."),

@@ -20,7 +20,7 @@ from dzagent.errors import KernelError, KernelTimeout
 SEARCH_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 """Where programs are looked for: a fixed list, whatever the environment says."""
 
-PACKAGES = {"ip": "iproute2", "ss": "iproute2", "nft": "nftables", "bird": "bird2"}
+PACKAGES = {"ip": "iproute2", "ss": "iproute2", "nft": "nftables", "bird": "bird2", "systemctl": "systemd"}
 """The Debian package that brings a program."""
 
 TIMEOUT = 10.0

@@ -34,8 +34,9 @@ from dzagent.kernel.watch import Watch
 from dzagent.kernel.watched import WatchedKernel
 from dzagent.kernel.watchlines import Touched
 from dzagent.model import MAIN_TABLE, Route, ServiceName
+from dzagent.parts import Parts
 from dzagent.policy import Policy
-from dzagent.reconcile import Parts, Reconciler
+from dzagent.reconcile import Reconciler
 from dzagent.render import Templates
 from dzagent.report import Reporter
 from dzagent.share import find

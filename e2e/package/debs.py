@@ -31,9 +31,21 @@ def find(root: Path = ROOT) -> Path | None:
     return max(built, key=lambda path: path.stat().st_mtime, default=None)
 
 
-def build(root: Path = ROOT, *around: str) -> Path:
-    """Run `make deb` in a source tree, with a command around it; returns the package. Raises LabError."""
-    must(*around, "make", "--no-print-directory", "-C", str(root), "deb")
+def stale(deb: Path, root: Path = ROOT) -> bool:
+    """Whether a source is newer than the package that was built from it."""
+    built = deb.stat().st_mtime
+    places = (root / name for name in ("dzagent", "templates", "policies", "packaging", "debian"))
+    return any(
+        path.stat().st_mtime > built
+        for place in places
+        for path in place.rglob("*")
+        if path.is_file() and path.suffix != ".pyc" and "wheels" not in path.parts
+    )
+
+
+def build(root: Path = ROOT) -> Path:
+    """Run `make deb` in a source tree; returns the package. Raises LabError."""
+    must("make", "--no-print-directory", "-C", str(root), "deb", f"ARCH={architecture()}")
     found = find(root)
     if found is None:
         raise LabError(f"'make deb' has left no dist/dzagent_*_{architecture()}.deb")

@@ -77,16 +77,15 @@ def make_foreign(box: Box) -> None:
     box.must("nft", "add", "table", "inet", "other")
 
 
-def test_the_package_disturbs_nothing_until_it_is_enabled(box: Box) -> None:
+def test_the_package_disturbs_nothing_until_it_is_enabled(box: Box, deb: Path) -> None:
     make_foreign(box)
     box.must("dpkg", "--purge", "dzagent")
     before = network(box)
-    deb = next(box.tree.path("/root").glob("*.deb"))
-    said = box.must("dpkg", "--install", f"/root/{deb.name}")
+    said = box.must("dpkg", "--install", box.tree.bring(deb))
+    assert "Traceback" not in said
     configure(box)
     wait_for("dzagentd is ready", lambda: box.active("dzagentd"), 30)
     assert network(box) == before
-    assert "Traceback" not in said
     box.must("dpkg", "--purge", "dzagent")
     assert network(box) == before
 
