@@ -6,7 +6,6 @@ and what is made of it, at first and where nothing but counters moved. plan: an 
 
 from __future__ import annotations
 
-import os
 import statistics
 import sys
 import time
@@ -15,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+from dzagent.errors import KernelError
 from dzagent.kernel.nft import Nft
 from dzagent.kernel.run import run
 from dzagent.model import Action, Desired, Observed, Origin, Result, Step, Wanted
@@ -24,6 +24,7 @@ from dzagent.plan import make_plan
 from dzagent.policy import Policy
 from dzagent.render import Templates, parse_texts, render_service
 from dzagent.share import find
+from e2e.lab.errors import LabError
 from e2e.lab.walls import LINKS, OWNER, UNICAST, walls
 
 T = TypeVar("T")
@@ -33,16 +34,15 @@ SIZES = (100, 1_000, 4_096, 20_000)
 
 
 def main() -> None:
-    if os.geteuid() != 0:
-        print("nft: NOT MEASURED: run as root, where `ip netns add` works")
-        return
-    print(f"{run('nft', ['--version']).stdout.decode().strip()}; milliseconds")
-    print(
-        f"{'prefixes':>9} {'parse':>8} {'load':>8} {'add one':>8} {'del one':>8} {'read':>8} {'same':>8} {'plan':>8}"
-    )
-    with walls("bench") as host:
-        for size in SIZES:
-            print(f"{size:>9} " + " ".join(f"{value:>8.1f}" for value in _row(host.nft, size)))
+    try:
+        print(f"{run('nft', ['--version']).stdout.decode().strip()}; milliseconds")
+        titles = ("prefixes", "parse", "load", "add one", "del one", "read", "same", "plan")
+        print(" ".join(f"{title:>8}" for title in titles))
+        with walls("bench") as host:
+            for size in SIZES:
+                print(f"{size:>8} " + " ".join(f"{value:>8.1f}" for value in _row(host.nft, size)))
+    except (KernelError, LabError) as error:
+        print(f"nft: NOT MEASURED: {error}")
 
 
 def _elements(count: int) -> tuple[NftInterval, ...]:

@@ -23,9 +23,10 @@ from dzagent.hostfacts import HostProbe
 from dzagent.intent import IntentReader
 from dzagent.kernel.iproute import IpRoute
 from dzagent.kernel.run import Completed, run
+from dzagent.parts import Parts
 from dzagent.plan import Ownership, interest, make_plan
 from dzagent.policy import Contested, Policy
-from dzagent.reconcile import Parts, Reconciler
+from dzagent.reconcile import Reconciler
 from dzagent.render import Templates, parse_texts, render_service
 from dzagent.report import Reporter
 from dzagent.share import find

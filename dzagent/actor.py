@@ -82,7 +82,7 @@ class Actor:
         """Apply what is due and look again, until nothing is left that could be done now."""
         outcomes: tuple[Outcome, ...] = ()
         for _ in range(MAX_ROUNDS):
-            due = self._due(plan)
+            due = self.due(plan)
             if not due.steps:
                 break
             ended = self.run(due, using.causes, self._resting(plan, due))
@@ -124,8 +124,8 @@ class Actor:
         self._note(ended, causes)
         return ended
 
-    def _due(self, plan: Plan) -> Plan:
-        """Return the plan without the steps that failed lately and are not due again."""
+    def due(self, plan: Plan) -> Plan:
+        """Return the plan without the steps that failed, or were undone, lately and are not due again."""
         now = self._now()
         phases = (
             tuple(s for s in phase if self._backoff.ready(s, now) and self._contest.ready(s, now))

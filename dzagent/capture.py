@@ -109,7 +109,8 @@ def _first(plan: Plan, observed: Observed, before: _Sight, reach: _Reach) -> tup
             if before.captures_at(capture):
                 continue
             steps = _blamed(capture, done)
-            return tuple(Held(step, _reason(capture, step)) for step in steps)
+            if steps:
+                return tuple(Held(step, _reason(capture, step)) for step in steps)
     return ()
 
 
@@ -174,7 +175,7 @@ class _Sight:
 def _sources(observed: Observed, ours: Ours) -> tuple[IPv4Address, ...]:
     """Return the addresses that this host's other traffic comes from."""
     found = (a.interface.ip for a in observed.addresses if a.dev not in ours.tunnels)
-    return tuple(dict.fromkeys(ip for ip in found if not ip.is_loopback and ip not in ours.addresses))
+    return tuple(dict.fromkeys(ip for ip in found if not ip.is_loopback))
 
 
 def _ends(network: IPv4Network) -> tuple[int, int]:
@@ -204,7 +205,9 @@ def _blamed(capture: _Capture, steps: Sequence[Step]) -> tuple[Step, ...]:
         found = [step for step in steps if made.get(id(step)) == culprit and culprit is not None]
         if found:
             return tuple(found)
-    return tuple(step for step in steps if step.before is not None and _covers(step.before, capture))
+    covers = tuple(step for step in steps if step.before is not None and _covers(step.before, capture))
+    # or somebody jumps to a rule of ours, over the one that captures
+    return covers or tuple(step for step in steps if isinstance(step.before, Rule))
 
 
 def _covers(obj: KernelObject, capture: _Capture) -> bool:

@@ -62,6 +62,21 @@ class Paths:
         return self.state / "intent" / "state.json"
 
     @property
+    def taken_over(self) -> Path:
+        """What of doublezerod's state became the first intent, by digest: that happens once."""
+        return self.state / "intent" / "taken-over.json"
+
+    @property
+    def migration(self) -> Path:
+        """How far `dzagent migrate` is, and what it needs to go back."""
+        return self.state / "migration" / "record.json"
+
+    @property
+    def turn(self) -> Path:
+        """Locked (flock): shared by a pass of the reconciler, exclusive by `dzagent migrate`."""
+        return self.agent / "turn"
+
+    @property
     def approval(self) -> Path:
         """The id of the plan that a person approved."""
         return self.state / "intent" / "apply.json"
@@ -188,13 +203,22 @@ class Paths:
 
 
 @dataclass(frozen=True, slots=True)
+class Doublezerod:
+    """Where the other agent, doublezerod, has its state, its socket and its unit. Its files are only read."""
+
+    state: Path = Path("/var/lib/doublezerod")
+    socket: Path = COMPAT_SOCKET
+    unit: str = "doublezerod.service"
+
+
+@dataclass(frozen=True, slots=True)
 class Intervals:
-    """Times in seconds: between polls of the ledger, between full readings of the kernel, total of one RPC call;
+    """Times in seconds: between polls of the ledger, between looks at the whole kernel, total of one RPC call;
     between searches for own users, and between lists of all devices while something needs them.
     """
 
     poll: float = 10.0
-    observe: float = 2.0
+    resync: float = 60.0
     rpc_timeout: float = 10.0
     search: float = 60.0
     devices: float = 120.0
@@ -217,7 +241,7 @@ class Config:
     """The whole configuration, checked. `rpc` may be empty: see `require_rpc`.
 
     websocket: URLs of subscriptions, empty for none. rpc_budget: requests a minute. outside_lookup: the URL that
-    tells this host's address, "" for none.
+    tells this host's address, "" for none. remarks: what a person should know about the file, one sentence each.
     """
 
     network: Network = "mainnet-beta"
@@ -237,6 +261,8 @@ class Config:
     rpc_budget: int = 120
     commitment: Commitment = "finalized"
     full_fetch: bool = False
+    doublezerod: Doublezerod = field(default_factory=Doublezerod)
+    remarks: tuple[str, ...] = ()
     file: str = str(DEFAULT_CONFIG)
 
     def require_rpc(self) -> tuple[str, ...]:
@@ -253,14 +279,16 @@ class Config:
 _TOP = (
     "network", "program_id", "rpc", "client_ip", "apply", "policy", "templates", "compat_socket",
     "log_level", "intervals", "directories", "links", "websocket", "rpc_budget", "commitment", "full_fetch",
-    "outside_lookup",
+    "outside_lookup", "doublezerod",
 )  # fmt: skip
-_INTERVALS = ("poll", "observe", "rpc_timeout", "search", "devices")
+_INTERVALS = ("poll", "resync", "observe", "rpc_timeout", "search", "devices")
 _DIRECTORIES = ("state", "run")
 _LINKS = ("unicast", "multicast")
+_DOUBLEZEROD = ("state", "socket", "unit")
 
 _LINK_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}", re.ASCII)
 _RESERVED_LINKS = frozenset({"lo", "all", "default", "gre0", "gretap0", "erspan0"})
+_UNIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,200}\.service", re.ASCII)
 _POLICY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}", re.ASCII)
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _MAX_SOCKET_PATH = (
@@ -307,8 +335,10 @@ def parse_config(item: Item | None, file: str) -> Config:
         intervals=intervals,
         paths=_paths(top),
         links=_links(top),
+        doublezerod=_doublezerod(top),
         compat_socket=top.read("compat_socket", yamlfile.truth, False),
         log_level=top.read("log_level", yamlfile.one_of("debug", "info", "warning", "error"), "info"),
+        remarks=_remarks(top),
         file=file,
     )
 
@@ -457,11 +487,30 @@ def _intervals(top: Section) -> Intervals:
     part = yamlfile.subsection(top, "intervals", _INTERVALS)
     return Intervals(
         poll=part.read("poll", yamlfile.number(1, 3600, "seconds"), Intervals().poll),
-        observe=part.read("observe", yamlfile.number(0.1, 3600, "seconds"), Intervals().observe),
+        resync=_resync(part),
         rpc_timeout=part.read("rpc_timeout", yamlfile.number(0.5, 120, "seconds"), Intervals().rpc_timeout),
         search=part.read("search", yamlfile.number(10, 3600, "seconds"), Intervals().search),
         devices=part.read("devices", yamlfile.number(10, 86400, "seconds"), Intervals().devices),
     )
+
+
+def _remarks(top: Section) -> tuple[str, ...]:
+    old = yamlfile.subsection(top, "intervals", _INTERVALS).entries.get("observe")
+    if old is None:
+        return ()
+    where = f"{top.file}:{yamlfile.line_of(old.node)}"
+    return (
+        f"{where}: intervals.observe is called intervals.resync now, and need not be short: the kernel is watched",
+    )
+
+
+def _resync(part: Section) -> float:
+    """Read `resync`, or `observe`, which it was called before the kernel was watched."""
+    old = part.entries.get("observe")
+    if old is None or "resync" not in part.entries:
+        key = "resync" if old is None else "observe"
+        return part.read(key, yamlfile.number(0.1, 3600, "seconds"), Intervals().resync)
+    raise old.error("this is the old name of intervals.resync, which is set too: remove this line")
 
 
 def _paths(top: Section) -> Paths:
@@ -484,6 +533,22 @@ def _run_directory(item: Item) -> Path:
     if len(str(path).encode()) > _MAX_SOCKET_PATH:
         raise item.expected(f"a path of at most {_MAX_SOCKET_PATH} bytes (it holds sockets)")
     return path
+
+
+def _doublezerod(top: Section) -> Doublezerod:
+    part = yamlfile.subsection(top, "doublezerod", _DOUBLEZEROD)
+    return Doublezerod(
+        state=part.read("state", yamlfile.absolute_path, Doublezerod().state),
+        socket=part.read("socket", yamlfile.absolute_path, Doublezerod().socket),
+        unit=part.read("unit", _unit_name, Doublezerod().unit),
+    )
+
+
+def _unit_name(item: Item) -> str:
+    value = yamlfile.text(item)
+    if not _UNIT_NAME.fullmatch(value):
+        raise item.expected("the name of a systemd service, such as doublezerod.service")
+    return value
 
 
 def _links(top: Section) -> Links:

@@ -25,15 +25,24 @@ from dzagent.bgp.speaker import Clocks
 from dzagent.checkpoint import CheckpointFile, UndoneFile
 from dzagent.config import DEFAULT_CONFIG, Config, load_config
 from dzagent.desired import DesiredStore
+from dzagent.drive import KERNEL
 from dzagent.errors import DzagentError, StateError
+from dzagent.foreign.firststart import take_over
+from dzagent.foreign.record import boot_id
+from dzagent.foreign.sight import Eyes, ForeignWatch
+from dzagent.foreign.turns import Turns
 from dzagent.hostfacts import HostProbe
 from dzagent.intent import IntentReader
 from dzagent.journal import Journal, here
 from dzagent.kernel.detached import detach, reap
+from dzagent.kernel.generations import GenerationWatch
 from dzagent.kernel.host import HostKernel
 from dzagent.kernel.iproute import IpRoute
 from dzagent.kernel.nft import TIMEOUT, Nft
 from dzagent.kernel.run import Completed, Runner, run
+from dzagent.kernel.watch import Watch
+from dzagent.kernel.watched import WatchedKernel
+from dzagent.kernel.watchlines import Touched
 from dzagent.ledgerside import LedgerSide
 from dzagent.maintain import check_files, remove_all
 from dzagent.marks import ownership, write_marks
@@ -41,8 +50,9 @@ from dzagent.model import SERVICE_NAMES
 from dzagent.notify import Pulse, pulse_of
 from dzagent.outside import Outside
 from dzagent.ownership import Ownership
+from dzagent.parts import Parts
 from dzagent.policy import SITE_POLICIES, find_policy, load_policy
-from dzagent.reconcile import Parts, Reconciler
+from dzagent.reconcile import Reconciler
 from dzagent.render import Templates
 from dzagent.report import Reporter
 from dzagent.rollback import Rollback
@@ -76,7 +86,10 @@ class Daemon:
         self._marks = ownership(config, policy)
         runner = partial(beating, beat=self._pulse.beat)
         ip = IpRoute(runner(run))
-        kernel = HostKernel(ip, Nft(runner(partial(run, timeout=TIMEOUT))))
+        host = HostKernel(ip, Nft(runner(partial(run, timeout=TIMEOUT))))
+        self._watch = Watch(lambda: self.wake.set(KERNEL), clock=time.monotonic)
+        self._generations = GenerationWatch(lambda: self._watch.note(Touched(tables=True)))
+        kernel = WatchedKernel(host, self._watch, time.monotonic, lambda: self._generations.healthy)
         self._probe = HostProbe(
             config, policy, kernel, clock=time.monotonic, outside=_outside(config, self.wake)
         )
@@ -96,6 +109,8 @@ class Daemon:
             clocks=Clocks(time.time, time.monotonic),
             on_change=self.wake.set,
         )
+        watch = ForeignWatch(Eyes(config.doublezerod, socket=not config.compat_socket), time.monotonic)
+        turns = Turns(config.paths, watch, boot_id())
         self._reconciler = Reconciler(
             Parts(
                 config=config,
@@ -109,7 +124,10 @@ class Daemon:
                 reporter=Reporter(config, version=__version__, pid=os.getpid(), clock=time.time),
                 now=boot_seconds,
                 bgp=self._bgp,
+                turn=turns.turn,
+                taken_over=take_over(config.paths, config.doublezerod, time.time),
                 helper=helper,
+                watched=kernel,
                 pulse=self._pulse,
                 journal=Journal(config.paths.journal, here()),
                 managers=running_managers,
@@ -123,8 +141,12 @@ class Daemon:
         signal.signal(signal.SIGINT, self._stop)
         _record(self._config, self._marks)
         self._socket.start()
+        self._watch.start()
+        self._generations.start()
         self._ledger.start()
         self._bgp.start()
+        for remark in self._config.remarks:
+            log.warning("%s", remark)
         log.info(
             "dzagentd %s started: network %s, mode %s", __version__, self._config.network, self._config.apply
         )
@@ -132,6 +154,8 @@ class Daemon:
             self._reconciler.run(self.wake, self._stopping.is_set)
         finally:
             self._pulse.stopping()
+            self._generations.stop()
+            self._watch.stop()
             self._bgp.stop()
             self._ledger.stop()
             self._socket.stop()

@@ -10,7 +10,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from dzagent.belongs import service_of
-from dzagent.model import Action, Plan, ServiceName
+from dzagent.model import SERVICE_NAMES, Action, Observed, Plan, ServiceName
+from dzagent.ownership import Ownership
 from dzagent.plan_nft import spare_parts
 from dzagent.wishes import Wishes
 
@@ -33,3 +34,9 @@ def spare(plan: Plan, services: Collection[ServiceName], links: Mapping[ServiceN
         for phase in plan.phases
     )
     return spare_parts(replace(plan, phases=tuple(phase for phase in phases if phase)), services)
+
+
+def services_up(observed: Observed, owner: Ownership) -> frozenset[ServiceName]:
+    """Return the services whose link is in the kernel and ours."""
+    ours = {owner.links.get(link.name, link.alias) for link in observed.links if owner.owns(link)}
+    return frozenset(name for name in SERVICE_NAMES if f"dzagent:{name}" in ours)

@@ -26,7 +26,8 @@ DzagentError
 ├── KernelError           ip or nft failed
 │   ├── KernelTimeout     it had to be killed: what it did is not known
 │   └── ObservationError  what the kernel holds could not be read: never "empty"
-└── StateError            a file of our own cannot be read or written
+├── StateError            a file of our own cannot be read or written
+└── MigrationError        the move from doublezerod, or the way back, cannot go on
 """
 
 
@@ -154,3 +155,7 @@ class ObservationError(KernelError):
 
 class StateError(DzagentError):
     """A file of our own cannot be read or written."""
+
+
+class MigrationError(DzagentError):
+    """The move from doublezerod, or the way back, cannot go on; says what is left as it is."""

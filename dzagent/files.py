@@ -141,6 +141,8 @@ def locked(path: Path) -> Iterator[None]:
         raise StateError(f"{path} cannot be opened ({error.strerror})") from error
     try:
         _give_to_owner(fd, path.parent)
+        with contextlib.suppress(OSError):  # whatever the umask says: others of the group write here too
+            os.fchmod(fd, 0o660)
         _lock(fd, path)
         yield
     finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -60,3 +60,11 @@ def intent_stamp(path: Path) -> int:
         return path.stat().st_mtime_ns
     except OSError:
         return 0
+
+
+def settle(intent: IntentView, *, standing: bool) -> IntentView:
+    """A lost intent file beside a tunnel of ours (`standing`) is doubt, not a wish to tear it down."""
+    if not (intent.silent and standing):
+        return intent
+    message = "the intent file is gone but a tunnel of ours is up: say `dzagent enable` or `dzagent disable`"
+    return replace(intent, enabled=None, message=message)

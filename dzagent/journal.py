@@ -106,6 +106,10 @@ class Journal:
         self._begun = tuple(_begun(steps))
         self._write()
 
+    def disown(self) -> None:
+        """Forget what is ours whatever its mark says: it was handed over to somebody else, mark and all."""
+        self._claims = NO_CLAIMS
+
     def settle(self, owner: Ownership, links: Iterable[SeenLink], table: int | None = None) -> Ownership:
         """Take in what the kernel holds now: the end of whatever was begun. Returns the owner with what is known.
 

@@ -17,10 +17,14 @@ from dzagent.contested import Fight
 from dzagent.errors import EngineGone
 from dzagent.feed import LedgerView
 from dzagent.firewall import binding, firewall
+from dzagent.foreign.firststart import TakenOver
+from dzagent.foreign.turns import CONDITION as FOREIGN
+from dzagent.foreign.turns import Hindrance
 from dzagent.guard import LEARNED
 from dzagent.held import Held
 from dzagent.hostfacts import Facts
 from dzagent.intent import IntentView
+from dzagent.kernel.watch import WatchView
 from dzagent.model import (
     Address,
     Desired,
@@ -33,6 +37,7 @@ from dzagent.model import (
     ServiceName,
 )
 from dzagent.neighbours import SHARED
+from dzagent.rhythm import UNWATCHED
 from dzagent.status import ServiceView, describe, overlay_of, view_kept, view_service
 from dzagent.wishes import Wishes
 
@@ -73,7 +78,11 @@ class PassReport:
     outcomes: tuple[Outcome, ...]
     failing: tuple[Outcome, ...]
     bgp: BgpView | None = None
+    watch: WatchView | None = None
     age: DataAge = field(default_factory=DataAge)
+    hindrance: Hindrance | None = None
+    taken_over: TakenOver = field(default_factory=TakenOver)
+
     pending: Pending | None = None
     fights: tuple[Fight, ...] = ()
     suspects: tuple[str, ...] = ()
@@ -138,6 +147,8 @@ def complaints(report: PassReport) -> list[str]:
     found += [f"Held: {text}" for text in held_things(report.held)]
     if report.render_problem:
         found.append(f"Rendered: {report.render_problem}")
+    if report.hindrance is not None:
+        found.append(f"{FOREIGN}: {report.hindrance.message}")
     if report.journal_problem:
         found.append(f"Journaled: {report.journal_problem}")
     if report.intent.message and not report.intent.readable:
@@ -200,11 +211,28 @@ def judge(report: PassReport, services: Sequence[ServiceView], mode: str) -> lis
         session,
         ("Conflict", *_conflict(report)),
         ("Contested", *_flag(bool(report.fights), "Undone", _fights(report), "nobody undoes our repairs")),
+        (FOREIGN, *_foreign(report.hindrance)),
+        ("StateMigrated", *_taken_over(report)),
         ("Held", *held_words(report.held)),
         ("ConfirmPending", *_pending(report.pending)),
         firewall(report.desired, report.after.nft, report.plan, report.failing),
+        *([] if report.watch is None else [_watching(report.watch)]),
         _ready(report, services, sync, session),
     ]
+
+
+def _foreign(hindrance: Hindrance | None) -> tuple[Status, str, str]:
+    if hindrance is None:
+        return "False", "None", "no doublezerod runs here"
+    return "True", hindrance.code, hindrance.message
+
+
+def _taken_over(report: PassReport) -> tuple[Status, str, str]:
+    """Say what became of doublezerod's state; once a person has spoken, an unreadable one does not matter."""
+    taken = report.taken_over
+    if taken.corrupt and not report.intent.silent:
+        return "Unknown", "NotNeeded", "what is wanted has been said to dzagent itself"
+    return taken.status, taken.reason, taken.message
 
 
 _HELD_REASONS = {
@@ -340,6 +368,14 @@ def bgp_problems(bgp: BgpView | None) -> list[Problem]:
     return found
 
 
+def _watching(watch: WatchView) -> Judgement:
+    """Say whether changes of the kernel are seen at once; while they are not, it is read every few seconds."""
+    if watch.healthy:
+        return ("Watching", "True", "Monitoring", "changes of the kernel are seen as they happen")
+    message = f"the kernel is read every {UNWATCHED:g} s instead: {watch.message or 'the watch begins'}"
+    return ("Watching", "False", "NoMonitor", message)
+
+
 def _flag(on: bool, reason: str, message: str, otherwise: str) -> tuple[Status, str, str]:
     return ("True", reason, message) if on else ("False", "None", otherwise)
 
@@ -358,13 +394,23 @@ def _in_sync(report: PassReport, mode: str) -> Judgement:
         return ("InSync", "True", "Equal", "the kernel holds what the files say")
     if report.plan.conflicts and not steps:
         return ("InSync", "False", "Conflict", f"{len(report.plan.conflicts)} objects are held by others")
-    if mode != "auto":
-        hint = f"dzagent apply {report.plan.id}" if mode == "manual" else "observe mode never writes"
-        return ("InSync", "False", "Waiting", f"{_count(steps)} waiting ({hint})")
-    if report.intent.enabled is None:
-        return ("InSync", "Unknown", "IntentUnknown", f"{_count(steps)} waiting: {report.intent.message}")
+    waits = _waiting(report, mode, _count(steps))
+    if waits is not None:
+        return waits
     why = failed[0].message if failed else "they are retried"
     return ("InSync", "False", "StepsLeft", f"{_count(steps)} left: {why}")
+
+
+def _waiting(report: PassReport, mode: str, steps: str) -> Judgement | None:
+    """Say what the steps that are left wait for; None if they need not wait."""
+    if report.hindrance is not None:
+        return ("InSync", "False", report.hindrance.code, f"{steps} waiting for our turn")
+    if mode != "auto":
+        hint = f"dzagent apply {report.plan.id}" if mode == "manual" else "observe mode never writes"
+        return ("InSync", "False", "Waiting", f"{steps} waiting ({hint})")
+    if report.intent.enabled is None:
+        return ("InSync", "Unknown", "IntentUnknown", f"{steps} waiting: {report.intent.message}")
+    return None
 
 
 def _ready(
@@ -380,13 +426,18 @@ def _ready(
         return no(problem.code, problem.message)
     if any(not _is_learned(item) for item in report.held):  # what a peer announces does not make us unready
         return no("Held", "something is withheld: see `dzagent plan`")
-    if sync[1] != "True":
-        return no(sync[2], sync[3])
-    missing = _missing(report, services, session)
+    missing = _not_made(report, sync) or _missing(report, services, session)
     if missing is not None:
         return no(*missing)
     what = "both services are" if len(services) > 1 else f"the {services[0].name} service is"
     return ("Ready", "True", "Provisioned", f"{what} provisioned")
+
+
+def _not_made(report: PassReport, sync: Judgement) -> tuple[str, str] | None:
+    """Say why the kernel is not as it should be, or is nobody's to change: a reason and a message."""
+    if report.hindrance is not None:
+        return report.hindrance.code, report.hindrance.message
+    return None if sync[1] == "True" else (sync[2], sync[3])
 
 
 def _missing(

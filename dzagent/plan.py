@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, IPv4Network
 
 from dzagent.model import (
     Action,
@@ -17,6 +17,7 @@ from dzagent.model import (
     Conflict,
     Desired,
     Interest,
+    KernelObject,
     Key,
     Link,
     Observed,
@@ -33,13 +34,36 @@ from dzagent.plan_links import UNWANTED, Links, Part, difference, pair, plan_lin
 from dzagent.plan_nft import plan_nft
 from dzagent.protocols import named
 
-__all__ = ["Ownership", "interest", "make_plan", "plan_changes"]
+__all__ = ["Ownership", "exact_keys", "interest", "make_plan", "plan_changes"]
 
 
 def interest(desired: Desired, owner: Ownership) -> Interest:
     """Return what an observation must cover, so that a plan for `desired` knows who holds every key."""
     keys = dict.fromkeys((obj.table, obj.dst) for obj in desired.objects if isinstance(obj, Route))
     return Interest(owner.protocol, tuple(owner.links), tuple(keys))
+
+
+MAX_EXACT = 512
+"""Keys of static routes whose holder is read in every pass; more than the ledger's groups ever are."""
+
+
+def exact_keys(
+    desired: Desired, observed: Observed, owner: Ownership, contested: Iterable[tuple[int, IPv4Network]]
+) -> tuple[tuple[int, IPv4Network], ...]:
+    """Return the keys of routes whose holder must be known: static ones that are missing, and learned ones that were
+    not to be had. Each costs the kernel a walk through its whole table.
+    """
+    wanted = tuple(obj for obj in desired.objects if isinstance(obj, Route))
+    numbers = {int(route.dst.network_address) for route in wanted}
+    held = {
+        (route.table, route.dst)
+        for route in observed.routes
+        if route.protocol == owner.protocol and int(route.dst.network_address) in numbers
+    }
+    static = dict.fromkeys(
+        (route.table, route.dst) for route in wanted if (route.table, route.dst) not in held
+    )
+    return tuple(dict.fromkeys((*tuple(static)[:MAX_EXACT], *contested)))
 
 
 def make_plan(desired: Desired, observed: Observed, owner: Ownership) -> Plan:
@@ -224,17 +248,51 @@ def plan_changes(
 def _plan_rules(
     wanted: Sequence[Wanted], observed: Observed, links: Links, routes: _Routes, owner: Ownership
 ) -> Part:
-    """A rule never points at a table whose route cannot be made: traffic would go astray."""
+    """A rule never points at a table whose route cannot be made: traffic would go astray.
+
+    For the kernel's exclusive add a side that is open equals every other one: a rule from anywhere is refused beside
+    one from somewhere. So open ones are made first, and what is in their way makes room, and comes back if wanted.
+    """
     part = Part()
     ours = {rule: held for rule in observed.rules if (held := owner.rule(rule)) is not None}
     targets = {item.obj: item for item in wanted if isinstance(item.obj, Rule)}
-    for rule, item in targets.items():
-        if rule not in ours and rule.table not in routes.empty and item.origin.service not in links.blocked:
-            part.make.append(Step(Action.ADD, None, rule, "missing", item.origin))
+    missing = [
+        item
+        for rule, item in targets.items()
+        if rule not in ours and rule.table not in routes.empty and item.origin.service not in links.blocked
+    ]
+    in_the_way = [rule for rule in ours if any(_stands_in_for(rule, item.obj) for item in missing)]
+    for rule in in_the_way:
+        item, reason = (
+            targets.get(rule),
+            "a rule that is more open comes first" if rule in targets else UNWANTED,
+        )
+        part.make.append(Step(Action.DELETE, ours[rule], None, reason, item.origin if item else None))
+        missing += [item] if item else []
+    part.make += [
+        Step(Action.ADD, None, item.obj, "missing", item.origin) for item in sorted(missing, key=_named_sides)
+    ]
     part.remove += [
-        Step(Action.DELETE, held, None, UNWANTED) for rule, held in ours.items() if rule not in targets
+        Step(Action.DELETE, held, None, UNWANTED)
+        for rule, held in ours.items()
+        if rule not in targets and rule not in in_the_way
     ]
     return part
+
+
+def _stands_in_for(rule: Rule, other: KernelObject) -> bool:
+    """Tell whether the kernel would take a rule that is there for another one, and refuse that."""
+    if not isinstance(other, Rule) or rule == other:
+        return False
+    sides = ((rule.src, other.src), (rule.dst, other.dst))
+    return replace(rule, src=other.src, dst=other.dst) == other and all(
+        new.prefixlen == 0 or held == new for held, new in sides
+    )
+
+
+def _named_sides(item: Wanted) -> int:
+    rule = item.obj
+    return sum(side.prefixlen > 0 for side in (rule.src, rule.dst)) if isinstance(rule, Rule) else 0
 
 
 # ---- the identity of a plan ------------------------------------------------------------------------------

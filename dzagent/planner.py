@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from dzagent.bgp.foundation import foundation
 from dzagent.bgp.joining import Joiner, Learned, capturing
 from dzagent.doubt import spare
 from dzagent.held import Held, plan_id, removal
@@ -78,6 +79,18 @@ class Planner:
     def used(self) -> tuple[Held, ...]:
         """What is in the last plan only because a person has let it through."""
         return self._used
+
+    def foundation(
+        self, desired: Desired, observed: Observed, learned: Learned, setting: Setting
+    ) -> _Planned | None:
+        """Return the plan for what many learned routes stand on, if that has to be made first; else None."""
+        base = foundation(desired, observed, learned, tuple(self._links.values()))
+        if base is None:
+            return None
+        plan = spare(make_plan(base.desired, base.observed, setting.owner), setting.textless, self._links)
+        guards = self._less_removals(setting, frozenset(), learned)
+        plan, held, self._used = screen(plan, base.observed, guards, whole=observed)
+        return replace(plan, id=plan_id(plan, (*setting.withheld, *held))), held
 
     def check(self, plan: Plan, observed: Observed, setting: Setting) -> _Planned:
         """Return a plan of learned routes without what is withheld, and that. A live engine is why routes go."""

@@ -10,31 +10,29 @@ tell     publish status and plan, if they changed               (report)
 from __future__ import annotations
 
 import logging
+import random
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Network
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from dzagent.actor import Acted, Actor, Round
 from dzagent.age import DataAge, is_stale
 from dzagent.audit import causes
 from dzagent.bgp.joining import Joiner, Learned
-from dzagent.bgp.speaker import BgpView, Changes
-from dzagent.config import Config
 from dzagent.contested import Contest
-from dzagent.desired import DesiredStore
-from dzagent.doubt import textless
+from dzagent.doubt import services_up, textless
+from dzagent.drive import Drive, cpu_seconds
 from dzagent.errors import DzagentError, ObservationError
 from dzagent.feed import LedgerView
 from dzagent.firewall import LeakGuard, firewall_problems
+from dzagent.foreign.turns import HANDED_BACK, Hindrance
 from dzagent.guard import own_addresses, withhold
 from dzagent.held import Held
-from dzagent.hostfacts import Facts, HostProbe
-from dzagent.intent import IntentReader, IntentView
-from dzagent.journal import Journal
+from dzagent.hostfacts import Facts
+from dzagent.intent import IntentView, settle
 from dzagent.judge import PassReport
-from dzagent.kernel.protocol import Kernel
+from dzagent.kernel.watchlines import NOTHING
+from dzagent.keyed import repairs
 from dzagent.marks import ownership
 from dzagent.model import (
     SERVICE_NAMES,
@@ -43,18 +41,15 @@ from dzagent.model import (
     Observed,
     Plan,
     Problem,
-    Route,
     ServiceName,
 )
-from dzagent.neighbours import Around, Neighbours
-from dzagent.notify import Pulse
-from dzagent.ownership import Ownership
+from dzagent.neighbours import Neighbours
+from dzagent.parts import Bgp, Parts
+from dzagent.plan import exact_keys
 from dzagent.plan_nft import table_handle
 from dzagent.planner import Planner, Setting
-from dzagent.policy import Policy
 from dzagent.protect import SSH_PEER
-from dzagent.render import Templates
-from dzagent.report import Reporter
+from dzagent.rhythm import Passed, Rhythm
 from dzagent.safeguards import Ask, Safeguards
 from dzagent.screen import Screen
 from dzagent.state import ApplyRequest
@@ -66,63 +61,8 @@ from dzagent.wishes import Wishes
 log = logging.getLogger(__name__)
 audit = logging.getLogger("dzagent.audit")
 
-MAX_EXACT = 512
-"""Keys of static routes whose holder is read in every pass; more than the ledger's groups ever are."""
-
-
-class Feed(Protocol):
-    """What the loop needs of the ledger side."""
-
-    def view(self) -> LedgerView:
-        """Return the newest view without waiting."""
-
-    def enable(self, enabled: bool) -> None:
-        """Poll, or rest."""
-
-    def poke(self) -> None:
-        """Poll at once, if enabled."""
-
-
-class Bgp(Protocol):
-    """What the loop needs of BGP. Nothing here waits for the engine."""
-
-    def want(self, wishes: Wishes, installed: Iterable[Route]) -> frozenset[ServiceName]:
-        """Have a session for every service; return the services whose routes must stay as they are."""
-
-    def learned(self) -> tuple[int, Learned]:
-        """Return the routes that may be installed now, and the version that this is."""
-
-    def changes(self, since: int) -> Changes | None:
-        """Return what changed after a version, None if the whole has to be taken."""
-
-    def installed(self, routes: Mapping[tuple[ServiceName, str], Route]) -> None:
-        """Take in which learned routes the kernel holds."""
-
-    def view(self) -> BgpView:
-        """Return everything for people."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the loop is made of; every effect behind a type that tests replace."""
-
-    config: Config
-    policy: Policy
-    kernel: Kernel
-    feed: Feed
-    store: DesiredStore
-    templates: Templates
-    intent: IntentReader
-    probe: HostProbe
-    reporter: Reporter
-    now: Callable[[], float]
-    bgp: Bgp | None = None
-    pulse: Pulse = field(default_factory=Pulse)
-    journal: Journal = field(default_factory=Journal)
-    around: Around | None = None
-    managers: Callable[[], tuple[str, ...]] = tuple
-    unix: Callable[[], float] = time.time
-    helper: Callable[[], None] | None = None
+GROUND_SECONDS = 5.0
+"""How long new learned routes are judged by what the last pass knew to be protected: SSH sessions come and go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,35 +116,53 @@ class Reconciler:
             )
         )
         self._passed_at = 0.0
+        self._hindrance: Hindrance | None = None
+        self.tried = 0
+        """How many steps were tried so far."""
 
     def run(self, wake: Wake, stopping: Callable[[], bool]) -> None:
         """Run passes until told to stop. Stopping leaves the kernel as it is: stop is not disable."""
-        reasons: frozenset[str] = frozenset()
-        while not stopping():
-            if reasons != {"routes"} or not self.run_changes():
-                self.run_pass()
-            due = self._passed_at + self._parts.config.intervals.observe - self._parts.now()
-            left = self._safeguards.seconds_left()
-            due = max(0.0, due if left is None else min(due, left))
-            reasons = self._parts.pulse.rest(wake.wait, due, self._parts.reporter.headline)
+        parts, paths = self._parts, self._parts.config.paths
+        rhythm = Rhythm(parts.config.intervals.resync, time.monotonic, random.random)
+        files = (paths.intent, paths.approval, paths.approvals, paths.confirmation)
+        Drive(self, rhythm, cpu_seconds, self._rest, parts.watched, files).run(wake, stopping)
+
+    def _rest(self, wait: Callable[[float], frozenset[str]], seconds: float) -> frozenset[str]:
+        """Wait for reasons, or until a change has to be undone; let the service manager hear that the loop is alive."""
+        left = self._safeguards.seconds_left()
+        seconds = seconds if left is None else min(seconds, left)
+        reasons = self._parts.pulse.rest(wait, seconds, self._parts.reporter.headline)
+        return reasons | {"deadline"} if self._safeguards.seconds_left() == 0.0 else reasons
+
+    @property
+    def urgent(self) -> bool:
+        """Whether the watch has seen that objects of ours are touched."""
+        return self._parts.watched is not None and self._parts.watched.news().urgent
+
+    def resync_asked(self, token: str) -> None:
+        """The next pass is one that a person asked for."""
+        self._parts.reporter.resync_asked(token)
 
     def run_changes(self) -> bool:
         """Carry out what changed of the learned routes since the last time; False if a whole pass is needed.
 
-        Works on the difference alone, from what the last pass knew of the kernel: nothing is read.
+        Works on the difference alone, from what the last pass knew of the kernel: nothing is read but the learned
+        routes that the watch says somebody has touched.
         """
         try:
-            return self._changes()
+            with self._parts.turn() as hindrance:
+                return hindrance is None and self._changes()
         except DzagentError as error:
             log.info("a whole pass instead: %s", error)
         except Exception:  # the loop's boundary, as of a pass
             log.exception("unexpected failure while routes were changed")
         return False
 
-    def run_pass(self) -> None:
+    def run_pass(self) -> Passed:
         """Run one pass. Whatever fails is reported; the next pass tries again from what is then true."""
         try:
-            self._pass()
+            with self._parts.turn() as self._hindrance:
+                return self._pass()
         except ObservationError as error:
             self._parts.reporter.failed("ObservationFailed", str(error))
         except DzagentError as error:
@@ -212,19 +170,21 @@ class Reconciler:
         except Exception as error:  # the loop's boundary: a defect must not end the agent
             log.exception("unexpected failure of a pass")
             self._parts.reporter.failed("InternalError", f"internal error: {error!r}")
+        return Passed(failed=True)
 
-    def _pass(self) -> None:
+    def _pass(self) -> Passed:
         self._ground, self._passed_at = None, self._parts.now()
         self._safeguards.first(self._parts.intent.read())
         observed = self._look()
-        intent = _settle(self._parts.intent.read(), observed, self._owner)
+        standing = any(self._owner.owns(link) for link in observed.links)
+        intent = settle(self._parts.intent.read(), standing=standing)
         view, facts = self._look_around(observed, intent)
         age = self._age(view)
-        before = Before(self._texts.old(), _services_up(observed, self._owner), age.stale)
+        before = Before(self._texts.old(), services_up(observed, self._owner), age.stale)
         wishes = self._wisher.wish(intent, view, facts, before)
         desired, wishes = self._texts.parse(wishes)
         generation = self._texts.write(wishes)
-        self._listen(wishes, observed)
+        self._listen(wishes, observed, intent)
         observed = self._observe_keys(desired, observed)
         whole, guards = desired, self._guards(wishes, facts, desired, observed, intent)
         desired, held = withhold(desired, facts.protected, guards.own, guards.installed, guards.permits)
@@ -233,9 +193,10 @@ class Reconciler:
         acted = self._act(desired, observed, setting, intent)
         self._safeguards.settle(wishes, intent, whole, self._learned[1], acted)
         self._remember(desired, setting, acted, intent)
+        beside = self._neighbours.problems(desired, acted.observed)
         problems = (
             *self._problems(guards),
-            *self._neighbours.problems(desired, acted.observed),
+            *beside,
             *unguarded,
             *firewall_problems(desired, acted.observed),
         )
@@ -260,8 +221,25 @@ class Reconciler:
                 ours=frozenset(link.name for link in acted.observed.links if self._owner.owns(link)),
                 bgp=None if self._parts.bgp is None else self._parts.bgp.view(),
                 age=age,
+                hindrance=self._hindrance,
+                taken_over=self._parts.taken_over,
                 pending=self._safeguards.pending,
+                watch=None if self._parts.watched is None else self._parts.watched.view(),
             )
+        )
+        others = bool(held or acted.held or beside or self._hindrance)
+        return self._ending(acted, facts, others)
+
+    def _ending(self, acted: Acted, facts: Facts, others: bool) -> Passed:
+        """Say when the next pass should be; `others`: something is withheld, in our places, or at work, and may go unseen."""
+        self.tried += len(acted.outcomes)
+        left = bool(acted.plan.steps or acted.plan.conflicts or others)
+        waits = bool(acted.failing or acted.fights) and self._parts.config.apply == "auto"
+        retry_at = self._actor.next_due() if waits else None
+        return Passed(
+            changed=bool(acted.outcomes),
+            unsettled=left or isinstance(facts.identity, Problem),
+            retry_in=None if retry_at is None else retry_at - self._parts.now(),
         )
 
     def _look(self) -> Observed:
@@ -269,6 +247,8 @@ class Reconciler:
         observed = self._parts.kernel.observe(self._interest)
         journal = self._parts.journal
         self._parts.pulse.observed()
+        if self._hindrance is not None and self._hindrance.code == HANDED_BACK:
+            journal.disown()
         known = replace(self._owner, claims=journal.claims)
         table = table_handle(observed.nft, known, journal.claims.table)
         self._owner = journal.settle(self._owner, observed.links, table)
@@ -291,12 +271,15 @@ class Reconciler:
 
     # ---- learned routes ------------------------------------------------------------------------------------
 
-    def _listen(self, wishes: Wishes, observed: Observed) -> None:
-        """Tell BGP which services there are, and take what it has learned."""
+    def _listen(self, wishes: Wishes, observed: Observed, intent: IntentView) -> None:
+        """Tell BGP which services there are, and take what it has learned.
+
+        Two agents must not dial one device: sessions are not begun while another one runs, but may be ended.
+        """
         bgp = self._parts.bgp
         if bgp is None:
             return
-        if self._parts.config.apply != "observe":
+        if self._parts.config.apply != "observe" and (self._hindrance is None or intent.enabled is False):
             mine = (route for route in observed.routes if route.protocol == self._owner.protocol)
             self._unknown_peers = tuple(self._links[name] for name in sorted(bgp.want(wishes, mine)))
         self._learned = bgp.learned()
@@ -309,7 +292,8 @@ class Reconciler:
         if bgp is None:
             return
         self._tell_installed(bgp)
-        if self._parts.config.apply == "auto" and intent.enabled is not None and not acted.plan.steps:
+        acts = self._parts.config.apply == "auto" and self._hindrance is None
+        if acts and intent.enabled is not None and not acted.plan.steps:
             self._ground = _Ground(desired, acted.observed, setting)
 
     def _problems(self, guards: Screen) -> tuple[Problem, ...]:
@@ -328,26 +312,33 @@ class Reconciler:
         )
 
     def _changes(self) -> bool:
-        bgp, ground = self._parts.bgp, self._ground
-        if bgp is None or ground is None:
+        bgp, ground, watched = self._parts.bgp, self._ground, self._parts.watched
+        touched = NOTHING if watched is None else watched.news()
+        changes = None if bgp is None else bgp.changes(self._learned[0])
+        if not touched and (bgp is None or (changes is not None and not changes.routes)):
+            return True
+        if bgp is None or ground is None or changes is None:
             return False
-        if self._parts.now() - self._passed_at >= self._parts.config.intervals.observe:
+        if changes.routes and self._parts.now() - self._passed_at >= GROUND_SECONDS:
             return False
-        if self._safeguards.seconds_left() == 0.0:
-            return False
-        changes = bgp.changes(self._learned[0])
-        if changes is None:
-            return False
+        if watched is not None and touched:
+            found = repairs(touched, bgp.learned()[1], self._joiner, watched)
+            if found is None:
+                return False
+            changes = replace(changes, routes={**changes.routes, **found})
         quick = self._joiner.quick(ground.desired, ground.observed, changes.routes, self._owner)
         plan, _ = self._planner.check(quick.plan, ground.observed, ground.setting)
         self._learned = (changes.version, {})
-        if not plan.steps:
-            return True
-        outcomes = self._actor.run(plan, ground.setting.causes)
+        due = self._actor.due(plan)
+        left = len(due.steps) < len(plan.steps) or (watched is not None and bool(watched.news()))
+        if not due.steps:
+            return not left
+        outcomes = self._actor.run(due, ground.setting.causes)
+        self.tried += len(outcomes)
         self._joiner.contest(outcomes)
         sound = self._joiner.done(quick, outcomes)
         self._tell_installed(bgp)
-        return sound
+        return sound and not left
 
     def _tell_installed(self, bgp: Bgp) -> None:
         if self._joiner.news:
@@ -358,7 +349,7 @@ class Reconciler:
 
     def _observe_keys(self, desired: Desired, observed: Observed) -> Observed:
         """Look again if the plan needs to know who holds keys that were not read: steady state never does."""
-        keys = _exact_keys(desired, self._joiner.contested)
+        keys = exact_keys(desired, observed, self._owner, self._joiner.contested)
         if set(keys) <= set(self._interest.exact):
             if len(keys) < len(self._interest.exact):
                 self._interest = replace(self._interest, exact=keys)
@@ -379,9 +370,19 @@ class Reconciler:
 
     def _act(self, desired: Desired, observed: Observed, setting: Setting, intent: IntentView) -> Acted:
         used: list[Held] = []
+        # what a person has let through is one plan, with one way back
+        acts = (
+            self._parts.config.apply == "auto"
+            and intent.enabled is not None
+            and self._hindrance is None
+            and not setting.guards.approved
+        )
 
         def replan(seen: Observed) -> tuple[Plan, tuple[Held, ...]]:
             now = replace(setting, owner=self._owner)  # the last look may have found more of ours
+            first = self._planner.foundation(desired, seen, self._learned[1], now) if acts else None
+            if first is not None and first[0].steps:
+                return first
             planned = self._planner.plan(desired, seen, self._learned, self._unknown_peers, now)
             used.extend(self._planner.used)
             return planned
@@ -395,35 +396,14 @@ class Reconciler:
         return acted
 
     def _may_act(self, plan: Plan, intent: IntentView) -> tuple[bool, ApplyRequest | None]:
-        """Automatic mode acts, unless nobody knows what is wanted; manual mode acts on the plan asked for."""
+        """Automatic mode acts, unless nobody knows what is wanted; manual mode acts on the plan asked for.
+
+        Nobody acts while another agent runs.
+        """
         mode = self._parts.config.apply
-        if mode == "observe" or intent.enabled is None:
+        if mode == "observe" or intent.enabled is None or self._hindrance is not None:
             return False, None
         if mode == "auto":
             return True, None
         request = self._parts.reporter.take_request(plan)
         return request is not None, request
-
-
-def _services_up(observed: Observed, owner: Ownership) -> frozenset[ServiceName]:
-    """Return the services whose link is in the kernel and ours."""
-    ours = {owner.links.get(link.name, link.alias) for link in observed.links if owner.owns(link)}
-    return frozenset(name for name in SERVICE_NAMES if f"dzagent:{name}" in ours)
-
-
-def _settle(intent: IntentView, observed: Observed, owner: Ownership) -> IntentView:
-    """A lost intent file beside a tunnel of ours is doubt, not a wish to tear it down."""
-    ours = any(owner.owns(link) for link in observed.links)
-    if not (intent.silent and ours):
-        return intent
-    message = "the intent file is gone but a tunnel of ours is up: say `dzagent enable` or `dzagent disable`"
-    return replace(intent, enabled=None, message=message)
-
-
-def _exact_keys(
-    desired: Desired, contested: Iterable[tuple[int, IPv4Network]]
-) -> tuple[tuple[int, IPv4Network], ...]:
-    """Return the keys of routes whose holder must be known: static ones, and learned ones that were not to be had."""
-    routes = (obj for obj in desired.objects if isinstance(obj, Route))
-    static = dict.fromkeys((route.table, route.dst) for route in routes)
-    return tuple(dict.fromkeys((*tuple(static)[:MAX_EXACT], *contested)))

@@ -66,6 +66,8 @@ class Reporter:
         self._events: deque[dict[str, Any]] = deque(maxlen=MAX_EVENTS)
         self._last_apply: dict[str, Any] | None = None
         self._asked: str | None = None
+        self._resync: str | None = None
+        self._last_resync: dict[str, Any] | None = None
         self._request_stamp = intent_stamp(config.paths.approval)
         self._written: dict[str, dict[str, Any]] = {}
         self._told: frozenset[str] = frozenset()
@@ -121,6 +123,15 @@ class Reporter:
             self._asked = None
         self._last_apply = {"plan_id": plan_id, "result": result, "message": message, "at": self._clock()}
 
+    def resync_asked(self, token: str) -> None:
+        """The next pass looks at everything because a person asked for it; `token` tells one wish from another."""
+        self._resync = token
+
+    def _resynced(self, result: str, message: str = "") -> None:
+        if self._resync is not None:
+            done = {"token": self._resync, "result": result, "message": message, "at": self._clock()}
+            self._last_resync, self._resync = done, None
+
     # ---- what happened ---------------------------------------------------------------------------------
 
     def events(self, outcomes: Sequence[Outcome]) -> None:
@@ -141,12 +152,14 @@ class Reporter:
     def failed(self, reason: str, message: str) -> None:
         """A pass could not be finished; what was published before stays, with this said beside it."""
         log.error("pass: %s", message)
+        self._resynced("failed", message)
         self._set("InSync", "Unknown", reason, message)
         self._set("Ready", "False", reason, message)
         self._publish()
 
     def tell(self, report: PassReport) -> None:
         """Publish what a pass saw and did."""
+        self._resynced("done")
         self._complain(report)
         self._count(report)
         slot = self._slot(report)
@@ -255,6 +268,7 @@ class Reporter:
             "conditions": [condition_json(c) for c in self._conditions.all.values()],
             "counters": self._counters,
             "last_apply": self._last_apply,
+            "last_resync": self._last_resync,
         }
         self._write("status.json", document, stamp="updated_at")
         self._write("events.json", {"events": list(self._events)}, stamp="")

@@ -19,7 +19,7 @@ from typing import Any
 
 from dzagent.config import refuse_client_ip
 from dzagent.errors import StateError
-from dzagent.files import locked, read_json, write_json
+from dzagent.files import absent, locked, read_json, write_json
 
 FORGET_SECONDS = 600.0
 """How long the wish to forget the ledger holds: an agent that is started later does not find it by surprise."""
@@ -71,12 +71,25 @@ def write_intent(path: Path, intent: Intent) -> None:
 
     Raises StateError; then the old intent still holds.
     """
+    with locked(path.parent / "lock"):
+        _set_aside_if_corrupt(path)
+        write_json(path, _document(intent), durable=True)
+
+
+def write_first_intent(path: Path, intent: Intent) -> bool:
+    """Put an intent on disk if nobody has ever said one; tells whether it did. Raises StateError."""
+    with locked(path.parent / "lock"):
+        if not absent(path):
+            return False
+        write_json(path, _document(intent), durable=True)
+    return True
+
+
+def _document(intent: Intent) -> dict[str, Any]:
     document: dict[str, Any] = {"reconciler_enabled": intent.enabled}
     if intent.client_ip is not None:
         document["client_ip"] = str(intent.client_ip)
-    with locked(path.parent / "lock"):
-        _set_aside_if_corrupt(path)
-        write_json(path, document, durable=True)
+    return document
 
 
 def _set_aside_if_corrupt(path: Path) -> None:

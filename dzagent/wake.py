@@ -28,10 +28,13 @@ class Wake:
                 self._reasons.add(reason)
             self._condition.notify_all()
 
-    def wait(self, timeout: float) -> frozenset[str]:
-        """Return the reasons that came, after at most `timeout` seconds; none means the timer."""
+    def wait(self, timeout: float, ignoring: frozenset[str] = frozenset()) -> frozenset[str]:
+        """Return the reasons that came, after at most `timeout` seconds; none means the timer.
+
+        ignoring: reasons that do not end the wait, but are returned as well.
+        """
         with self._condition:
-            self._condition.wait_for(lambda: bool(self._reasons), timeout=max(0.0, timeout))
+            self._condition.wait_for(lambda: bool(self._reasons - ignoring), timeout=max(0.0, timeout))
             reasons = frozenset(self._reasons)
             self._reasons.clear()
             return reasons

@@ -26,8 +26,9 @@ from dzagent.journal import Journal, here
 from dzagent.kernel.iproute import IpRoute
 from dzagent.kernel.run import Completed
 from dzagent.model import Action, Link, Step
+from dzagent.parts import Parts
 from dzagent.policy import Contested, Policy
-from dzagent.reconcile import Parts, Reconciler
+from dzagent.reconcile import Reconciler
 from dzagent.render import Templates
 from dzagent.report import Reporter
 from dzagent.share import find

@@ -499,3 +499,14 @@ def test_only_what_is_withheld_can_be_approved(world: World, http: FlaskClient) 
         assert wake.recv(64) == b"approve"
     (asked,) = read_approvals(paths.approvals)
     assert (asked.id, asked.confirm) == ("ffff", 30)
+
+
+def test_a_look_at_the_kernel_is_asked_for_by_a_token(world: World, http: FlaskClient) -> None:
+    answer = http.post("/v3/resync")
+    assert answer.status_code == 503
+    assert "systemctl start dzagentd" in loads(answer.data)["description"]
+    with world.agent() as wake:
+        said = loads(http.post("/v3/resync").data)
+        assert said["status"] == "ok"
+        assert wake.recv(64) == f"resync:{said['token']}".encode()
+        assert said["token"] != loads(http.post("/v3/resync").data)["token"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -16,13 +17,15 @@ from dzagent.bgp.learnedfile import Lines, file_of, read_stale
 from dzagent.bgp.service import Bgp
 from dzagent.desired import DesiredStore
 from dzagent.errors import EngineGone
+from dzagent.foreign.turns import Hindrance
 from dzagent.grammar import parse
 from dzagent.hostfacts import HostProbe
 from dzagent.intent import IntentReader
 from dzagent.model import Result, Route
+from dzagent.parts import Parts
 from dzagent.policy import Bgp as BgpPolicy
 from dzagent.policy import Policy
-from dzagent.reconcile import Parts, Reconciler
+from dzagent.reconcile import Reconciler
 from dzagent.render import Templates
 from dzagent.report import Reporter
 from dzagent.share import find
@@ -83,6 +86,11 @@ class World(PlainWorld):
         self.ledger(users)
         assert self.run() > 0
         assert self.condition("Ready") == ("False", "SessionDown")
+
+    def grant_hindered(self) -> None:
+        self.say(enabled=True)
+        self.ledger(SPEC)
+        self.run()
 
     def look(self, count: int = 1) -> None:
         for _ in range(count):
@@ -469,3 +477,80 @@ def test_a_zebra_that_would_take_our_routes_for_its_own_is_named(
     world.run()
     assert ("ZebraAdopts" in world.codes()) is told
     assert world.condition("SessionUp") == ("True", "Established")
+
+
+# ---- beside doublezerod ------------------------------------------------------------------------------------
+
+
+def hinder(world: World, hindrance: Hindrance | None) -> None:
+    world.loop._parts = replace(world.loop._parts, turn=lambda: nullcontext(hindrance))
+
+
+RUNS = Hindrance("DoublezerodRuns", "doublezerod runs here")
+
+
+def test_no_session_is_begun_while_doublezerod_has_its_own(world: World) -> None:
+    hinder(world, RUNS)
+    world.say(enabled=True)
+    world.ledger(SPEC)
+    world.run()
+    world.look(3)
+    assert not any(world.engine.configured)
+    hinder(world, None)
+    world.run()
+    world.look(3)
+    assert "unicast" in world.engine.configured[-1]
+
+
+def test_a_session_that_is_there_stays_and_routes_wait_for_our_turn(world: World) -> None:
+    world.up(1, 2)
+    hinder(world, RUNS)
+    world.engine.announce(rib(2, 3))
+    world.look()
+    assert not world.loop.run_changes()
+    assert world.run() == 0
+    assert world.learned == set(rib(1, 2))
+    assert "unicast" in world.engine.configured[-1]
+    hinder(world, None)
+    world.run()
+    assert world.learned == set(rib(2, 3))
+
+
+def test_what_was_seen_while_somebody_else_wrote_is_not_built_upon(world: World) -> None:
+    world.up(1, 2)
+    hinder(world, RUNS)
+    world.run()
+    hinder(world, None)
+    world.engine.announce(rib(2))
+    world.look()
+    assert not world.loop.run_changes(), "the kernel has to be read first"
+
+
+def test_a_disabled_agent_ends_its_session_even_so(world: World) -> None:
+    world.up(1)
+    hinder(world, RUNS)
+    world.say(enabled=False)
+    assert world.run() == 0
+    world.look(2)
+    assert world.engine.configured[-1] == {}
+    assert world.learned == set(rib(1)), "the kernel is not ours to change"
+
+
+def test_routes_that_became_ours_wait_for_the_first_session(world: World) -> None:
+    world.time.pass_(100)
+    hinder(world, RUNS)
+    world.grant_hindered()
+    hinder(world, None)
+    world.run()
+    route = Route(IPv4Network("198.18.0.1/32"), IPv4Address("169.254.0.4"), "doublezero0", 254, 210, CLIENT)
+    world.kernel.routes.append(route)
+    world.restart()
+    world.look()
+    world.run()
+    world.look(10)
+    world.run()
+    assert world.learned == set(rib(1)), "2 s without a session are nothing"
+    world.engine.announce(rib(1))
+    world.look(10)
+    assert world.run() == 0
+    assert world.learned == set(rib(1))

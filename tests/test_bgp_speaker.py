@@ -167,6 +167,35 @@ def test_a_session_lost_within_the_grace_is_lost(world: World) -> None:
     assert world.held == set()
 
 
+def test_routes_taken_over_with_a_new_session_wait_for_it_as_long_as_for_a_new_engine() -> None:
+    """As after a migration: the engine has run for long, but nobody has asked it for this session yet."""
+    old = World()
+    old.up(1, 2)
+    routes = tuple(old.speaker.learned()[1]["unicast"].values())
+    new = World()
+    new.want({})
+    new.tick(100)
+    new.want({"unicast": PEER}, routes)
+    new.tick()
+    new.engine.down()
+    new.tick(44)
+    assert new.held == set(rib(1, 2))
+    new.tick(10)
+    assert new.held == set()
+
+
+def test_a_session_that_the_engine_had_and_lost_is_lost_for_a_new_process_too() -> None:
+    old = World()
+    old.up(1)
+    routes = tuple(old.speaker.learned()[1]["unicast"].values())
+    new = World()
+    new.want({})
+    new.engine.down()
+    new.want({"unicast": PEER}, routes)
+    new.tick()
+    assert new.held == set()
+
+
 def test_a_new_process_takes_over_and_gives_back_what_is_gone() -> None:
     old = World()
     old.up(1, 2)

@@ -96,6 +96,21 @@ def test_a_selector_that_cannot_be_judged_counts_as_a_match(token: str) -> None:
     assert "may lead it to table 100" in item.reason
 
 
+def test_an_inverted_rule_matches_what_it_does_not_name() -> None:
+    seen = replace(HOST, rules=(LOCAL, foreign(50, 100, "not", dst=IPv4Network("203.0.113.0/24")), MAIN))
+    assert targets(turning(plan(seen, INTO), seen, PROTECTED, OURS)) == [INTO]
+    seen = replace(HOST, rules=(LOCAL, foreign(50, 100, "not", dst=IPv4Network("192.0.2.0/24")), MAIN))
+    assert turning(plan(seen, INTO), seen, Protected({RPC: "the RPC endpoint"}), OURS) == ()
+
+
+def test_a_rule_that_somebody_jumps_to_counts_whatever_it_selects() -> None:
+    landing = Rule(60, ANY, IPv4Network("10.0.0.0/8"), 7, 210)
+    rules = (LOCAL, foreign(20, 0, "goto 60"), foreign(50, 100), landing, MAIN)
+    seen = replace(HOST, routes=(UPLINK, INTO), rules=rules)
+    assert not any(way.route == INTO for way in Routing(rules, seen.routes).ways(RPC, IPv4Address(0)))
+    assert targets(turning(plan(seen, INTO), seen, Protected({RPC: "the RPC endpoint"}), OURS)) == [landing]
+
+
 def test_a_rule_by_source_captures_what_comes_from_this_host() -> None:
     seen = replace(HOST, rules=(LOCAL, foreign(50, 100, src=IPv4Network("198.51.100.0/24")), MAIN))
     (item,) = turning(plan(seen, INTO), seen, PROTECTED, OURS)
@@ -129,8 +144,16 @@ def test_a_delete_that_uncovers_a_capture_is_withheld() -> None:
 
 def test_what_was_captured_before_is_not_blamed_on_the_plan() -> None:
     seen = replace(HOST, routes=(UPLINK, INTO), rules=(LOCAL, foreign(50, 100), MAIN))
-    more = Rule(100, ANY, IPv4Network("203.0.113.0/24"), 100, 210)
+    more = Rule(40, ANY, IPv4Network("192.0.2.0/24"), 100, 210)
     assert turning(plan(seen, INTO, more), seen, PROTECTED, OURS) == ()
+
+
+def test_a_route_of_ours_that_refuses_what_would_be_captured_stays() -> None:
+    refusing = Route(IPv4Network("192.0.2.0/24"), None, None, 7, 210, extra=("type blackhole",))
+    rules = (LOCAL, foreign(30, 7), foreign(50, 100), MAIN)
+    seen = replace(HOST, routes=(UPLINK, INTO, refusing), rules=rules)
+    held = turning(plan(seen, INTO), seen, Protected({RPC: "the RPC endpoint"}), OURS)
+    assert targets(held) == [refusing]
 
 
 def test_every_part_of_a_protected_network_counts() -> None:

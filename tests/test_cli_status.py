@@ -407,3 +407,15 @@ def test_what_a_poll_costs_and_who_is_asked() -> None:
         "ledger": {"mode": 7, "poll": [], "push": 1, "endpoints": [{"errors": {"x": "y"}, "last_error": "z"}]}
     }
     assert status_lines(odd, Paper(), 0.0)
+
+
+def test_another_agent_is_named_once_and_with_what_to_do(world: World) -> None:
+    says = "doublezerod runs here (process 7): `dzagent migrate` takes over from it"
+    foreign = condition("ForeignDaemon", "True", "DoublezerodRuns", says)
+    enable(world)
+    world.publish(conditions=changed(foreign, condition("Ready", "False", "DoublezerodRuns", says)))
+    assert Shown(world).flat.count("takes over from it") == 1
+    enable(world, False)
+    off = condition("Ready", "False", "Disabled", "the agent is disabled")
+    world.publish(enabled=False, services=[], conditions=changed(foreign, off))
+    assert Shown(world).flat.count("takes over from it") == 1

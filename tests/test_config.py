@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dzagent import yamlfile
-from dzagent.config import PROGRAM_IDS, Config, Paths, load_config, parse_config, redact_url, refuse_client_ip
+from dzagent.config import (
+    PROGRAM_IDS,
+    Config,
+    Doublezerod,
+    Paths,
+    load_config,
+    parse_config,
+    redact_url,
+    refuse_client_ip,
+)
 from dzagent.errors import ConfigError, DzagentError
 from dzagent.share import find, share_dirs
 
@@ -38,9 +47,9 @@ def test_an_empty_file_gives_the_defaults() -> None:
     assert config.apply == "auto"
     assert config.links.of("unicast") == "doublezero0"
     assert config.links.of("multicast") == "doublezero1"
-    assert (config.intervals.poll, config.intervals.observe, config.intervals.rpc_timeout) == (
+    assert (config.intervals.poll, config.intervals.resync, config.intervals.rpc_timeout) == (
         10.0,
-        2.0,
+        60.0,
         10.0,
     )
 
@@ -57,9 +66,10 @@ policy: /etc/dzagent/p.yaml
 templates: /srv/t
 compat_socket: true
 log_level: debug
-intervals: {poll: 5, observe: 0.5, rpc_timeout: 3}
+intervals: {poll: 5, resync: 0.5, rpc_timeout: 3}
 directories: {state: /srv/state, run: /srv/run}
 links: {unicast: dz0, multicast: dz1}
+doublezerod: {state: /srv/old, socket: /srv/old.sock, unit: dz@1.service}
 """
     )
     assert config.program_id.startswith("DZtnu")
@@ -71,9 +81,10 @@ links: {unicast: dz0, multicast: dz1}
         Path("/srv/t"),
     )
     assert (config.compat_socket, config.log_level) == (True, "debug")
-    assert (config.intervals.poll, config.intervals.observe) == (5.0, 0.5)
+    assert (config.intervals.poll, config.intervals.resync) == (5.0, 0.5)
     assert config.paths == Paths(Path("/srv/state"), Path("/srv/run"))
     assert config.links.multicast == "dz1"
+    assert config.doublezerod == Doublezerod(Path("/srv/old"), Path("/srv/old.sock"), "dz@1.service")
 
 
 def test_the_sample_holds_the_defaults_and_every_key() -> None:
@@ -94,7 +105,7 @@ def test_the_sample_holds_the_defaults_and_every_key() -> None:
         "compat_socket",
         "log_level",
     )
-    parts = ("intervals", "poll", "observe", "rpc_timeout", "links", "unicast", "multicast")
+    parts = ("intervals", "poll", "resync", "rpc_timeout", "links", "unicast", "multicast")
     for key in (*top, *parts, "directories", "state", "run"):
         assert f"{key}:" in documented, key
 
@@ -124,6 +135,9 @@ def test_only_localnet_has_an_endpoint_of_its_own() -> None:
         ("text", 1, "expected a mapping"),
         ("\n\nlinks: 5", 3, "links: expected a mapping"),
         ("links: {unicast: a/b}", 1, "interface name"),
+        ("doublezerod: {unit: doublezerod}", 1, "the name of a systemd service"),
+        ("doublezerod: {unit: '../x.service'}", 1, "the name of a systemd service"),
+        ("doublezerod: {state: here}", 1, "absolute"),
         ("links: {unicast: sixteen-letters-}", 1, "interface name"),
         ("links: {unicast: '-x'}", 1, "interface name"),
         ("links: {unicast: '..'}", 1, "interface name"),
@@ -345,3 +359,13 @@ def test_ledger_keys() -> None:
     assert config_of("intervals: {poll: 1}\nrpc_budget: 50").rpc_budget == 50
     for bad in ("rpc_budget: 9", "commitment: settled", "full_fetch: yes", "intervals: {search: 1}"):
         refused(bad)
+
+
+def test_the_old_name_of_the_resync_interval_is_read_with_a_remark() -> None:
+    config = config_of("intervals:\n  poll: 9\n  observe: 2")
+    assert config.intervals.resync == 2.0
+    assert len(config.remarks) == 1
+    assert ":3: intervals.observe is called intervals.resync now" in config.remarks[0]
+    assert config_of("intervals: {resync: 2}").remarks == ()
+    with pytest.raises(ConfigError, match=r"old name of intervals\.resync"):
+        config_of("intervals: {observe: 2, resync: 60}")

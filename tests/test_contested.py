@@ -240,6 +240,20 @@ def test_a_slow_fight_is_not_over_between_two_blows() -> None:
     assert one.settle((), 700.0 + 310) == ()
 
 
+def test_the_pause_before_a_repair_is_no_time_that_it_lasted() -> None:
+    one = contest(Contested(after=3, within=600, longest=60, calm=20))
+    now = 0.0
+    for _ in range(9):
+        do(one, ADD, at=now)
+        one.settle((ADD,), now)
+        one.settle((ADD,), now + 1)
+        now = one.next_due() or now
+    do(one, ADD, at=now)
+    one.settle((), now)
+    assert one.settle((), now + 19)
+    assert one.settle((), now + 20) == ()
+
+
 def test_a_wish_that_changes_ends_the_fight() -> None:
     one = fought()
     do(one, delete(RULE), at=1)
@@ -248,6 +262,11 @@ def test_a_wish_that_changes_ends_the_fight() -> None:
     for _ in range(4):
         do(one, add(ROUTE))
     assert one.settle((), 0)
+    do(one, add(replace(ROUTE, via=GATEWAY + 2)), at=1, result=Result.RACED)
+    assert one.settle((), 1) == ()
+    one = contest()
+    for _ in range(4):
+        do(one, add(ROUTE))
     do(one, change(ROUTE, replace(ROUTE, via=GATEWAY + 2)), at=1)
     assert one.settle((), 1) == ()
 

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from dzagent.config import Config, Paths
+from dzagent.config import Config, Doublezerod, Paths
 from dzagent.daemon import LOCK_SECONDS, Daemon, main, take_lock
 from dzagent.errors import StateError
 from dzagent.marks import ownership, read_marks
 from dzagent.notify import Pulse
 from dzagent.policy import Policy
+from dzagent.state import Intent, read_intent
 
 
 def test_a_second_reconciler_is_refused_after_a_moment(tmp_path: Path) -> None:
@@ -53,6 +54,28 @@ def test_without_an_rpc_endpoint_the_agent_runs_and_says_what_to_configure(tmp_p
     daemon._socket.stop()
     assert view.error is not None
     assert "rpc is not set" in view.error
+
+
+def started(tmp_path: Path, state: str) -> Config:
+    """Start where doublezerod has left this state."""
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "state.json").write_text(state)
+    places = Doublezerod(tmp_path / "old", tmp_path / "old.sock")
+    config = Config(paths=Paths(tmp_path / "state", tmp_path / "run"), doublezerod=places)
+    config.paths.agent.mkdir(parents=True)
+    Daemon(config)._socket.stop()
+    return config
+
+
+def test_the_first_start_takes_over_what_doublezerod_was_told(tmp_path: Path) -> None:
+    config = started(tmp_path, '{"reconciler_enabled":true}')
+    assert read_intent(config.paths.intent) == Intent(True)
+    assert config.paths.taken_over.exists()
+
+
+def test_a_corrupt_state_of_doublezerods_ends_no_start(tmp_path: Path) -> None:
+    config = started(tmp_path, '{"reconciler_enabled":tr')
+    assert read_intent(config.paths.intent) is None
 
 
 def test_a_run_leaves_its_marks_and_says_that_it_stops(tmp_path: Path) -> None:

@@ -66,6 +66,12 @@ def test_a_prefix_that_is_not_is_left_out(hostile: str) -> None:
     assert left.sets[0].elements == ((1, 1),)
 
 
+def test_what_is_guarded_lies_in_what_is_routed_as_a_whole() -> None:
+    assert guarded(prefixes("203.0.112.0/23"), "203.0.112.0/24")[0].sets[1].elements == ()
+    last = prefixes("203.0.113.127/32")
+    assert guarded(last, "203.0.113.64/26") == (last, 0)
+
+
 def test_the_others_go_on() -> None:
     assert guarded(prefixes("10.0.0.0/8", "198.51.100.0/24"), "10.0.0.0/8") == (prefixes("10.0.0.0/8"), 1)
 

@@ -131,3 +131,54 @@ def test_own_addresses_are_those_on_our_links_that_no_tunnel_ends_at() -> None:
     assert own_addresses(desired(link, overlay, single, rule(ANY, FAR))) == (OWN,)
     both = Address("doublezero0", IPv4Interface(f"{client}/32"), "global")
     assert own_addresses(desired(link, overlay, both)) == ()
+
+
+# ---- learned hosts, and what is installed ----------------------------------------------------------------------
+
+PEER = IPv4Address("203.0.113.9")
+SSH = Protected({PEER: SSH_PEER})
+HOST, PAIR = IPv4Network("203.0.113.9/32"), IPv4Network("203.0.113.8/31")
+
+
+def learned(dst: IPv4Network, file: str = "learned/unicast.routes") -> Plan:
+    step = Step(Action.ADD, None, route(dst), "missing", Origin("unicast", file, 0))
+    return Plan("id", ((step,),))
+
+
+@pytest.mark.parametrize(
+    ("made", "ssh_hosts", "passes"),
+    [
+        (learned(HOST), True, True),
+        (learned(HOST), False, False),
+        (learned(PAIR), True, False),
+        (learned(HOST, "unicast/route.ip"), True, False),
+        (plan(route(HOST)), True, False),
+        (plan(rule(ANY, HOST)), True, False),
+    ],
+)
+def test_only_a_learned_host_may_be_an_ssh_peer_and_only_if_that_is_said(
+    made: Plan, ssh_hosts: bool, passes: bool
+) -> None:
+    allowed, held = check(made, SSH, ssh_hosts=ssh_hosts)
+    assert (allowed.steps == made.steps, held == ()) == (passes, passes)
+
+
+def test_nobody_who_asks_for_nothing_lets_a_learned_host_be_an_ssh_peer() -> None:
+    assert check(learned(HOST), SSH)[1]
+
+
+def test_a_learned_host_may_not_be_anything_else_that_is_protected() -> None:
+    assert check(learned(IPv4Network((RPC, 32))), PROTECTED, ssh_hosts=True)[1]
+
+
+def test_what_is_installed_excuses_that_prefix_alone() -> None:
+    made = plan(rule(ANY, FAR))
+    assert check(made, SSH, installed=[FAR])[1] == ()
+    assert check(made, SSH, installed=[NEAR])[1]
+    assert check(made, SSH, installed=[])[1]
+
+
+def test_half_of_all_addresses_counts_as_a_side_of_a_rule() -> None:
+    half = IPv4Network("128.0.0.0/1")
+    assert check(plan(rule(half, FAR)), PROTECTED)[1]
+    assert check(plan(rule(FAR, half)), PROTECTED)[1]

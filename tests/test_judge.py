@@ -95,6 +95,8 @@ def test_a_quiet_pass_is_ready() -> None:
         "Conflict": "False",
         "Contested": "False",
         "Held": "False",
+        "ForeignDaemon": "False",
+        "StateMigrated": "Unknown",
         "ConfirmPending": "False",
         "Firewall": "Unknown",
         "Ready": "True",

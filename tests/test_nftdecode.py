@@ -44,7 +44,8 @@ def record(objects: list[dict[str, Any]], kind: str, name: str = "") -> dict[str
 SAME = [
     lambda o: record(o, "rule").update(handle=99, comment="hello"),
     lambda o: record(o, "chain", "unicast_input").update(comment="x", handle=77),
-    lambda o: record(o, "set").update(flags="interval"),
+    lambda o: record(o, "set").update(flags="interval", count=3),
+    lambda o: record(o, "table").update(comment="x", flags=[], use=7),
     lambda o: o.append(o.pop(3)),
 ]
 

@@ -182,7 +182,7 @@ class Loop:
         self.loop.run(wake, lambda: self._left <= 0)
         return [line for message in self.manager.heard for line in message.splitlines()]
 
-    def _wait(self, timeout: float) -> frozenset[str]:  # noqa: ARG002 - as Wake's
+    def _wait(self, timeout: float, ignoring: frozenset[str] = NOBODY) -> frozenset[str]:  # noqa: ARG002 - as Wake's
         self._left -= 1
         return NOBODY
 

@@ -186,6 +186,7 @@ def render(change: str = "|") -> str:
     [
         ('iifname != "doublezero0"|iifname != "doublezero1"', "leave other interfaces alone"),
         ('iifname != "doublezero0" accept|iifname "doublezero0" drop', "leave other interfaces alone"),
+        ('iifname != "doublezero0" accept|iifname != "doublezero0" drop', "leave other interfaces alone"),
         ('iifname != "doublezero0" accept|drop', "leave other interfaces alone"),
         ('oifname { "doublezero0", "doublezero1", "lo" } accept|oifname "lo" accept', "leave other interfaces alone"),
         ('oifname { "doublezero0", "doublezero1", "lo" } accept|oifname { "doublezero0", "doublezero1", "eth0", "lo" } accept', "leave other"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
@@ -15,13 +16,16 @@ from dzagent.config import Config, Paths
 from dzagent.desired import DesiredStore
 from dzagent.errors import KernelError, ObservationError
 from dzagent.feed import LedgerView
+from dzagent.foreign.firststart import TakenOver
+from dzagent.foreign.turns import HANDED_BACK, Hindrance
 from dzagent.hostfacts import HostProbe
 from dzagent.intent import IntentReader
 from dzagent.journal import Journal
 from dzagent.ledger.snapshot import Snapshot
 from dzagent.model import Address, Link, Result, Route, Rule, SeenLink
+from dzagent.parts import Parts
 from dzagent.policy import Policy
-from dzagent.reconcile import Parts, Reconciler
+from dzagent.reconcile import Reconciler
 from dzagent.render import Templates
 from dzagent.report import Reporter
 from dzagent.share import find
@@ -548,3 +552,80 @@ def test_what_stands_on_a_resting_failure_is_not_tried_and_the_error_stays_shown
     world.clock.now += 120
     world.run()
     assert world.condition("Ready")[0] == "True"
+
+
+# ---- somebody else's turn ----------------------------------------------------------------------------------
+
+
+def hinder(world: World, hindrance: Hindrance | None) -> None:
+    """Let doublezerod run beside the agent, or end."""
+    world.loop._parts = replace(world.loop._parts, turn=lambda: nullcontext(hindrance))
+
+
+RUNS = Hindrance("DoublezerodRuns", "doublezerod runs here (process 7): nothing is changed")
+
+
+def test_while_doublezerod_runs_plans_are_made_and_shown_and_nothing_is_written(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    hinder(world, RUNS)
+    world.say(enabled=True)
+    world.ledger(EDGE)
+    assert world.run(3) == 0
+    assert world.condition("ForeignDaemon") == ("True", "DoublezerodRuns")
+    assert world.condition("InSync") == ("False", "DoublezerodRuns")
+    assert world.condition("Ready") == ("False", "DoublezerodRuns")
+    assert world.plan()["steps"]
+    assert (world.config.paths.desired / "unicast" / "tunnel.ip").exists()
+    hinder(world, None)
+    assert world.run() > 0
+    assert world.condition("ForeignDaemon")[0] == "False"
+    assert world.condition("Ready") == ("True", "Provisioned")
+
+
+def test_what_stands_is_not_torn_down_while_doublezerod_runs(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.grant(EDGE)
+    hinder(world, RUNS)
+    world.say(enabled=False)
+    assert world.run(3) == 0
+    assert world.condition("InSync") == ("False", "DoublezerodRuns")
+    hinder(world, None)
+    assert world.run() > 0
+
+
+def test_an_approved_plan_waits_for_our_turn(tmp_path: Path) -> None:
+    world = World(tmp_path, apply="manual")
+    hinder(world, RUNS)
+    world.say(enabled=True)
+    world.ledger(IBRL)
+    world.run()
+    request_apply(world.config.paths.approval, world.plan()["id"])
+    assert world.run(2) == 0
+    hinder(world, None)
+    assert world.run() > 0
+
+
+def test_an_unreadable_state_of_doublezerod_matters_until_a_person_speaks(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    taken = TakenOver("False", "Unreadable", "state.json is not valid JSON")
+    world.loop._parts = replace(world.loop._parts, taken_over=taken)
+    world.run()
+    assert world.condition("StateMigrated") == ("False", "Unreadable")
+    world.say(enabled=False)
+    world.run()
+    assert world.condition("StateMigrated") == ("Unknown", "NotNeeded")
+
+
+def test_a_link_that_was_handed_back_is_not_ours_by_the_journal(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.grant(IBRL)
+    link = world.kernel.links["doublezero0"]
+    assert link.tunnel is not None
+    bare = replace(link, alias="", tunnel=replace(link.tunnel, alias=""))
+    world.kernel.links["doublezero0"] = bare
+    world.say(enabled=False)
+    hinder(world, Hindrance(HANDED_BACK, "handed back"))
+    assert world.run(2) == 0
+    hinder(world, None)
+    assert world.run(2) == 0
+    assert world.kernel.links["doublezero0"] == bare

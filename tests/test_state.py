@@ -17,6 +17,7 @@ from dzagent.state import (
     read_intent,
     request_apply,
     send_wake,
+    write_first_intent,
     write_intent,
 )
 
@@ -131,3 +132,12 @@ def test_a_reader_that_never_read_anything_does_not_guess(path: Path) -> None:
     path.parent.mkdir()
     path.write_text("{")
     assert IntentReader(path).read().enabled is None
+
+
+def test_a_first_intent_never_replaces_one(path: Path) -> None:
+    assert write_first_intent(path, Intent(True))
+    assert not write_first_intent(path, Intent(False))
+    assert read_intent(path) == Intent(True)
+    path.write_text("{")
+    assert not write_first_intent(path, Intent(False))
+    assert path.read_text() == "{"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -53,8 +54,8 @@ class IntentStore(Protocol):
     def request_forget(self, path: Path, now: float) -> None:
         """Ask for the ledger to be forgotten."""
 
-    def wake(self, path: Path, reason: str) -> None:
-        """Tell the reconciler to look now; a dead one is no error."""
+    def wake(self, path: Path, reason: str) -> bool:
+        """Tell the reconciler to look now; False if it is not there, which is no error."""
 
 
 class FileStore:
@@ -80,9 +81,9 @@ class FileStore:
         """Ask for the ledger to be forgotten."""
         state.request_forget(path, now)
 
-    def wake(self, path: Path, reason: str) -> None:
-        """Tell the reconciler to look now; a dead one is no error."""
-        state.send_wake(path, reason)
+    def wake(self, path: Path, reason: str) -> bool:
+        """Tell the reconciler to look now; False if it is not there, which is no error."""
+        return state.send_wake(path, reason)
 
 
 class Refused(InputError):
@@ -264,6 +265,13 @@ class Api:
         self.store.wake(self.config.paths.wake, "approve")
         return _ok()
 
+    def resync(self) -> Response:
+        """POST /v3/resync: everything is read from the kernel now; `last_resync` of the status has the token then."""
+        token = secrets.token_hex(8)
+        if not self.store.wake(self.config.paths.wake, f"resync:{token}"):
+            raise Refused(503, "dzagentd takes no messages; if it does not run: systemctl start dzagentd")
+        return _json({"status": "ok", "token": token})
+
     def forget(self) -> Response:
         """POST /v3/ledger/forget: what is known of the ledger is forgotten, the next answer is the first one."""
         self.store.request_forget(self.config.paths.forget, self.clock())
@@ -299,6 +307,7 @@ def create_app(
         "/v3/approve": api.approve,
         "/resolve-route": api.resolve_route,
         "/v3/ledger/forget": api.forget,
+        "/v3/resync": api.resync,
         **dict.fromkeys(NOT_BUILT_POST, _not_built),
     }
     for method, table in (("GET", gets), ("POST", posts)):

@@ -49,6 +49,7 @@ def _defaults(config: Config) -> dict[str, Any]:
         "problems": [],
         "conflicts": [],
         "last_apply": None,
+        "last_resync": None,
     }
 
 

@@ -40,6 +40,13 @@ class Following:
     totals: Totals = field(default_factory=Totals)
     met: bool = False
     """Whether this life of the engine has had the session up."""
+    asked_at: float | None = None
+    """Since when (unix seconds) the engine has been asked for this session, 0 if it had it already; None: not yet."""
+
+    def asked(self, now: float, *, had: bool) -> None:
+        """The engine has been told to have this session; `had`: it did before."""
+        if self.asked_at is None:
+            self.asked_at = 0.0 if had else now
 
     def see(self, state: PeerState, now: float) -> SessionView:
         """Take in the state of the session at unix time `now`."""
@@ -71,13 +78,17 @@ class Following:
         return table.sync(table.rib, now, settled=True)
 
     def lost(self, look: EngineLook, now: float, grace: float) -> set[str]:
-        """A live engine has no session. One that has just started has not had the time: that proves nothing.
+        """A live engine has no session. One that has just started, or that has just been asked for this session, has
+        not had the time: that proves nothing.
 
         One that has had the session up, and has it no more, has lost it.
         """
-        if self.table is None or self.state.established or (look.age < grace and not self.met):
+        if self.table is None or self.state.established or (not self.met and self._young(look, now, grace)):
             return set()
         return self.forget(now)
+
+    def _young(self, look: EngineLook, now: float, grace: float) -> bool:
+        return look.age < grace or self.asked_at is None or now - self.asked_at < grace
 
     def forget(self, now: float) -> set[str]:
         """The session is certainly gone; returns the prefixes that changed."""

@@ -12,6 +12,8 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import TypeAlias
 
 from dzagent.bgp.learnedfile import file_of
+from dzagent.bgp.parts import Installed, Joined, Learned
+from dzagent.bgp.rejoining import rejoin
 from dzagent.model import (
     Action,
     Address,
@@ -30,24 +32,13 @@ from dzagent.model import (
 from dzagent.ownership import Ownership
 from dzagent.plan import plan_changes
 
-Learned: TypeAlias = Mapping[ServiceName, Mapping[str, Route]]
-Installed: TypeAlias = Mapping[tuple[ServiceName, str], Route]
+__all__ = ["Installed", "Joined", "Joiner", "Learned", "Quick", "capturing", "join"]
+
 Slot: TypeAlias = tuple[int, IPv4Network]
 """Table and prefix: what two routes of ours cannot share."""
 
 MAX_CONTESTED = 128
 """Keys that somebody else was faster at, and whose holder is therefore read in every pass."""
-
-
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """Both sides for the plan, and which learned routes the kernel holds as they should be."""
-
-    desired: Desired
-    observed: Observed
-    installed: Installed = field(default_factory=dict)
-    problems: tuple[Problem, ...] = ()
-    equal: Mapping[int, Route] = field(default_factory=dict)
 
 
 NOTHING_EQUAL: Mapping[int, Route] = {}
@@ -69,7 +60,8 @@ def join(
     """
     local = _local(desired, observed)
     rendered = {_slot(obj) for obj in desired.objects if isinstance(obj, Route)}
-    held = {_number(route): route for route in observed.routes if not route.metric and not route.extra}
+    alike, rest_of = _known_alike(observed.routes, equal)
+    held = {_number(route): route for route in rest_of if not route.metric and not route.extra}
     installed: dict[tuple[ServiceName, str], Route] = {}
     found: dict[int, Route] = {}
     missing: list[Wanted] = []
@@ -81,8 +73,13 @@ def join(
             continue
         origin = Origin(name, file_of(name), 0)
         for prefix, route in routes.items():
+            known = alike.get(id(route))
+            if known is not None:
+                installed[name, prefix] = route
+                found[id(known)] = route
+                continue
             seen = held.get(_number(route))
-            if seen is not None and (equal.get(id(seen)) is route or seen == route):
+            if seen is not None and seen == route:
                 installed[name, prefix] = route
                 found[id(seen)] = route
             elif _slot(route) not in rendered:
@@ -95,12 +92,27 @@ def join(
         if id(route) not in found and (route.dev not in doubtful or _slot(route) in rendered)
     )
     return Joined(
-        Desired((*desired.wanted, *missing)),
+        Desired((*desired.wanted, *missing)) if missing else desired,
         replace(observed, routes=rest),
         installed,
         tuple(problems),
         found,
     )
+
+
+def _known_alike(
+    routes: Iterable[Route], equal: Mapping[int, Route]
+) -> tuple[Mapping[int, Route], list[Route]]:
+    """Return observed routes by the identity of the learned ones that they were found equal to, and the others."""
+    alike: dict[int, Route] = {}
+    others: list[Route] = []
+    for seen in routes:
+        route = equal.get(id(seen))
+        if route is None or id(route) in alike:
+            others.append(seen)
+        else:
+            alike[id(route)] = seen
+    return alike, others
 
 
 def capturing(learned: Learned, protected: Iterable[IPv4Address]) -> frozenset[tuple[ServiceName, str]]:
@@ -152,6 +164,7 @@ class Joiner:
     news: bool = False
     """Whether `installed` has changed since somebody cleared this."""
     _inputs: tuple[object, ...] = ()
+    _observed: Observed = field(default_factory=Observed)
     _joined: Joined | None = None
 
     def join(
@@ -167,14 +180,23 @@ class Joiner:
         if self._joined is None or inputs != self._inputs:
             equal = NOTHING_EQUAL if self._joined is None else self._joined.equal
             # the inputs of the last time hold on to its observed routes: an identity is of one of those, or new
-            self._joined = join(desired, observed, learned, doubtful, equal)
-            self._inputs = inputs
+            again = self._again(inputs, desired, observed, learned) if not doubtful else None
+            self._joined = again or join(desired, observed, learned, doubtful, equal)
+            self._inputs, self._observed = inputs, observed
             self.news |= self.installed != self._joined.installed
             self.installed = dict(self._joined.installed)
         # what is not compared here (rules) may still have changed
         return replace(
             self._joined, observed=replace(self._joined.observed, rules=observed.rules, nft=observed.nft)
         )
+
+    def _again(
+        self, inputs: tuple[object, ...], desired: Desired, observed: Observed, learned: Learned
+    ) -> Joined | None:
+        """Correct the last result, if nothing but a few observed routes is different."""
+        if self._joined is None or (*inputs[:4], *inputs[5:]) != (*self._inputs[:4], *self._inputs[5:]):
+            return None
+        return rejoin(self._joined, desired, self._observed, observed, learned)
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -209,6 +231,14 @@ class Joiner:
         phases = tuple(tuple(phase) for phase in (make, remove) if phase)
         keys = {id(step): key for step, key in zip((*make, *remove), (*made, *removed), strict=True)}
         return Quick(Plan("", phases), keys)
+
+    def saw(self, name: tuple[ServiceName, str], route: Route | None) -> None:
+        """Take in what the kernel holds of one learned route."""
+        if route is None:
+            self.installed.pop(name, None)
+        else:
+            self.installed[name] = route
+        self.news = True
 
     def done(self, quick: Quick, outcomes: Iterable[Outcome]) -> bool:
         """Take in what became of a quick plan; False if the kernel has to be read to know what it holds."""

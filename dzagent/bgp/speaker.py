@@ -315,6 +315,10 @@ class Speaker:
             return look
         self._configured = (look.life, wanted)
         self._config_problem(None)
+        with self._lock:
+            for name, item in self._following.items():
+                if wanted.get(name) == item.peer:
+                    item.asked(self._clocks.wall(), had=name in look.peers)
         if told:
             log.info("BGP: the engine holds %s", ", ".join(wanted) or "no session")
         return found

@@ -8,10 +8,12 @@ from typing import Any
 Json = Mapping[str, Any]
 
 GOOD_WHEN_FALSE = frozenset(
-    {"ConfirmPending", "Conflict", "Contested", "Held", "LedgerChanged", "LedgerStale"}
+    {"ConfirmPending", "Conflict", "Contested", "ForeignDaemon", "Held", "LedgerChanged", "LedgerStale"}
 )
 """Conditions that name a trouble: good while they are False."""
-NO_TROUBLE = frozenset({"Absent", "Disabled", "NoAnswerYet", "NoService", "NotTold"})
+NO_TROUBLE = frozenset(
+    {"Absent", "Disabled", "NoAnswerYet", "NoService", "NotNeeded", "NotTold", "NothingFound"}
+)
 """Reasons for an Unknown condition that nobody has to do anything about."""
 
 

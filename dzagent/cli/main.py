@@ -18,10 +18,12 @@ COMMANDS = (
     LazyCommand("apply", "dzagent.cli.plans:apply", "Apply exactly the plan that you looked at."),
     LazyCommand("confirm", "dzagent.cli.permit:confirm", "Keep a change that would else be rolled back."),
     LazyCommand("approve", "dzagent.cli.permit:approve", "Let one withheld thing through, once."),
+    LazyCommand("resync", "dzagent.cli.resync:resync", "Look at the whole kernel now."),
     LazyCommand("events", "dzagent.cli.events:events", "The last changes, each with its reason and result."),
     LazyCommand(
         "routes", "dzagent.cli.routes:routes", "What BGP taught, what is installed, what is refused."
     ),
+    LazyCommand("migrate", "dzagent.cli.migrate:migrate", "Take over from doublezerod; --undo goes back."),
     LazyCommand("api", "dzagent.cli.api:api", "Serve the HTTP API on the unix socket."),
     LazyCommand("render", "dzagent.cli.render:render", "Render files from accounts: no root, no host."),
     LazyCommand("ledger", "dzagent.cli.ledger:ledger", "Decode accounts; a development ledger."),

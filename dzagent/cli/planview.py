@@ -159,4 +159,6 @@ def _signed(step: Json, sheet: Paper) -> Iterator[str]:
     shown = text(step, "object")
     yield from (sheet.paint(line, colour) for line in sheet.wrap(shown, f"{sign} ", "    "))
     if sign == "~":
-        yield from sheet.wrap(f"now {text(step, 'before')}", "    ")
+        before = text(step, "before")
+        # A table of nftables is told by its size: what differs is in the reason.
+        yield from sheet.wrap(text(step, "reason") if before == shown else f"now {before}", "    ")

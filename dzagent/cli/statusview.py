@@ -85,6 +85,7 @@ def _service(service: Json, status: Json, sheet: Paper, now: float) -> list[str]
         ("tenant", text(service, "tenant")),
         ("groups", _groups(service)),
         ("account", text(service, "account")),
+        ("dropped", _dropped(mapping(mapping(status, "firewall"), text(service, "name")))),
         ("error", _error(error, now)),
     ]
     return [*(sheet.paint(line, colour) for line in head), *sheet.pairs(rows, _INDENT)]
@@ -111,6 +112,13 @@ def _groups(service: Json) -> str:
     return "; ".join(
         f"{verb} {', '.join(texts(groups, role))}" for role, verb in roles if texts(groups, role)
     )
+
+
+def _dropped(counters: Json) -> str:
+    """Say what the nftables table has dropped, by reason; nothing if it has dropped nothing."""
+    counts = {reason: int(number(mapping(counters, reason), "packets") or 0) for reason in counters}
+    words = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
+    return words and f"{words} packets (nftables)"
 
 
 def _error(error: Json, now: float) -> str:
@@ -158,9 +166,15 @@ def _worth_saying(condition: Json, status: Json) -> bool:
         return False
     if text(condition, "reason") == "AgentNotRunning":
         return False
+    if text(condition, "type") == "ForeignDaemon" and _is_verdict(condition, status):
+        return False
     if text(condition, "type") == "StatusReadable" and text(condition, "message") in texts(status, "notes"):
         return doc.running(status)
     return doc.troubling(condition)
+
+
+def _is_verdict(condition: Json, status: Json) -> bool:
+    return text(condition, "message") == text(doc.condition(status, "Ready"), "message")
 
 
 # ---- where the facts come from -------------------------------------------------------------------------------

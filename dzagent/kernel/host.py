@@ -8,6 +8,7 @@ from ipaddress import IPv4Address
 
 from dzagent.kernel.iproute import IpRoute
 from dzagent.kernel.nft import Nft
+from dzagent.kernel.watchlines import Touched
 from dzagent.model import Interest, Observed, Outcome, Step
 from dzagent.nftmodel import NftTable
 
@@ -22,6 +23,11 @@ class HostKernel:
     def observe(self, interest: Interest) -> Observed:
         """Read everything; raises what `IpRoute.observe` raises: what is wrong with nft is in the answer."""
         return replace(self._ip.observe(interest), nft=self._nft.observe())
+
+    def reread(self, interest: Interest, touched: Touched, before: Observed) -> Observed:
+        """Return what was seen `before`, with what was touched read again; raises what `IpRoute.reread` raises."""
+        observed = self._ip.reread(interest, touched, before)
+        return replace(observed, nft=self._nft.observe()) if touched.tables else observed
 
     def apply(self, steps: Sequence[Step]) -> tuple[Outcome, ...]:
         """Run the steps of one phase, each with its tool; one outcome a step, in their order."""

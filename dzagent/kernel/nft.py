@@ -31,7 +31,6 @@ REST: Final = 60.0
 """Seconds for which nft is left alone after it could not be started or did not end."""
 
 _ABSENT: Final = re.compile(r"Error: (Could not process rule: )?No such file or directory")
-_OTHER_ABSENT: Final = re.compile(r"cache initialization|netlink", re.IGNORECASE)
 _EXPLAINED: Final = (
     (r"JSON support not compiled-in|invalid option -- 'j'", "NoJson", "install a release with JSON support"),
     (r"Operation not permitted|must be root", "NotPermitted", "dzagentd needs CAP_NET_ADMIN"),
@@ -77,7 +76,7 @@ class Nft:
         if done.code == 0:
             return replace(self._known.read(done.stdout), counts=counts(done.stdout))
         message = done.message
-        if _ABSENT.search(message) and not _OTHER_ABSENT.search(message):
+        if _ABSENT.search(message):
             return NftSeen("absent")
         for pattern, reason, advice in _EXPLAINED:
             if re.search(pattern, message):

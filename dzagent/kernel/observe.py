@@ -82,25 +82,39 @@ def decode(stdout: bytes, interest: Interest, known: Known | None = None) -> Obs
     known: what was decoded before, for a caller that observes again and again.
     """
     keys = reads(interest)
-    lines = _lines(stdout, len(_READABLE) + len(keys))
+    lines = answers(stdout, len(_READABLE) + len(keys))
     owned = (known or Known()).read(lines[3], interest.protocol)
-    links, addresses, rules = map(_array, lines[:3])
     others: list[Route] = []
     for (table, _), line in zip(keys, lines[4:], strict=True):
-        others += _each(_array(line), partial(_route, table=table, protocol=None))
+        others += read_routes(line, table)
     # those of ours are among the owned ones
     foreign = dict.fromkeys(route for route in others if route.protocol != interest.protocol)
-    return Observed(
-        tuple(_each(links, _link)),
-        tuple(address for record in addresses for address in _guarded(record, _addresses)),
-        (*owned, *foreign),
-        tuple(_each(rules, _rule)),
-    )
+    return Observed(read_links(lines[0]), read_addresses(lines[1]), (*owned, *foreign), read_rules(lines[2]))
+
+
+def read_links(line: str) -> tuple[SeenLink, ...]:
+    """Read the answer to `link show`. Raises ObservationError, as all of these do."""
+    return tuple(_each(_array(line), _link))
+
+
+def read_addresses(line: str) -> tuple[Address, ...]:
+    """Read the answer to `addr show`."""
+    return tuple(address for record in _array(line) for address in _guarded(record, _addresses))
+
+
+def read_rules(line: str) -> tuple[Rule, ...]:
+    """Read the answer to `rule show`."""
+    return tuple(_each(_array(line), _rule))
+
+
+def read_routes(line: str, table: int, protocol: int | None = None) -> tuple[Route, ...]:
+    """Read routes of one table; of one protocol, if that was asked for: it is not printed then."""
+    return tuple(_each(_array(line), partial(_route, table=table, protocol=protocol)))
 
 
 def decode_source(stdout: bytes) -> IPv4Address | None:
     """Return the source address in the answer of `ip -j route get`; None if it names none."""
-    records = _array(_lines(stdout, 1)[0])
+    records = _array(answers(stdout, 1)[0])
     for record in records:
         if "prefsrc" in record:
             source: IPv4Address = _guarded(record, lambda r: IPv4Address(r["prefsrc"]))
@@ -111,8 +125,8 @@ def decode_source(stdout: bytes) -> IPv4Address | None:
 # ---- JSON ------------------------------------------------------------------------------------------------
 
 
-def _lines(stdout: bytes, expected: int) -> list[str]:
-    """Split the output into its arrays of objects, one a line.
+def answers(stdout: bytes, expected: int) -> list[str]:
+    """Split the output into its arrays of objects, one a line. Raises ObservationError for another number of them.
 
     Names and aliases may hold any bytes: those that are not UTF-8 become U+FFFD. Names of ours are ASCII.
     """

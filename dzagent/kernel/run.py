@@ -1,4 +1,5 @@
 """The only place that starts programs: bounded in time and in output, in a process group of its own.
+(`children` starts those that do not end.)
 
 `sh` starts them without a shell. Its own `_timeout` polls and so costs at least 0.1 s a call; a timer that
 kills the process group costs nothing unless it fires.
@@ -19,7 +20,7 @@ from dzagent.errors import KernelError, KernelTimeout
 SEARCH_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 """Where programs are looked for: a fixed list, whatever the environment says."""
 
-PACKAGES = {"ip": "iproute2", "ss": "iproute2", "nft": "nftables", "bird": "bird2"}
+PACKAGES = {"ip": "iproute2", "ss": "iproute2", "nft": "nftables", "bird": "bird2", "systemctl": "systemd"}
 """The Debian package that brings a program."""
 
 TIMEOUT = 10.0
@@ -31,7 +32,8 @@ OUTPUT_LIMIT = 64 * 1024 * 1024
 _ERROR_LIMIT = 16 * 1024 * 1024
 """Bytes of standard error kept: `ip -batch` names every failed line there, and a lost one would count as done."""
 
-_ENVIRONMENT = {"LC_ALL": "C", "PATH": ":".join(SEARCH_PATH)}
+ENVIRONMENT = {"LC_ALL": "C", "PATH": ":".join(SEARCH_PATH)}
+"""The whole environment of a program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def run(
     exceeds the limit.
     """
     out, err, expired = _Sink(limit), _Sink(_ERROR_LIMIT), threading.Event()
-    command = _find(program, search)
+    command = find(program, search)
     try:
         process = _start(command, args, stdin, out, err)
     except (OSError, sh.ForkException) as error:
@@ -119,14 +121,15 @@ def _start(command: sh.Command, args: Sequence[str], stdin: str, out: _Sink, err
         _err=cast("IO[bytes]", err),
         _out_bufsize=65536,
         _tty_out=False,
-        _env=_ENVIRONMENT,
+        _env=ENVIRONMENT,
         _new_group=True,
         _bg=True,
         _bg_exc=False,
     )
 
 
-def _find(program: str, search: Sequence[str]) -> sh.Command:
+def find(program: str, search: Sequence[str]) -> sh.Command:
+    """Return a program of the search path. Raises KernelError, which names its package, if it is not installed."""
     try:
         return sh.Command(program, search_paths=list(search))
     except sh.CommandNotFound as error:

@@ -18,16 +18,23 @@ from pathlib import Path
 from dzagent.bgp.bird import Bird, BirdFiles
 from dzagent.bgp.service import Bgp
 from dzagent.bgp.speaker import Clocks
-from dzagent.config import Config, Paths
+from dzagent.config import Config, Doublezerod, Paths
 from dzagent.daemon import GC_THRESHOLD
 from dzagent.desired import DesiredStore
+from dzagent.drive import KERNEL
 from dzagent.feed import LedgerView
+from dzagent.foreign.record import boot_id
+from dzagent.foreign.sight import Eyes, ForeignWatch
+from dzagent.foreign.turns import Turns
 from dzagent.hostfacts import HostProbe
 from dzagent.intent import IntentReader
 from dzagent.kernel.iproute import IpRoute
+from dzagent.kernel.watch import Watch
+from dzagent.kernel.watched import WatchedKernel
 from dzagent.model import UserType
+from dzagent.parts import Parts
 from dzagent.policy import Policy, load_policy
-from dzagent.reconcile import Parts, Reconciler
+from dzagent.reconcile import Reconciler
 from dzagent.render import Templates
 from dzagent.report import Reporter
 from dzagent.share import find
@@ -61,27 +68,42 @@ class LabAgent:
     loop: Reconciler
     bgp: Bgp
     wake: Wake
-    kernel: IpRoute
+    kernel: WatchedKernel
+    watch: Watch
 
     def run(self, stopping: threading.Event) -> None:
         """Run until told to stop."""
+        self.watch.start()
         self.bgp.start()
         try:
             self.loop.run(self.wake, stopping.is_set)
         finally:
             self.bgp.stop()
+            self.watch.stop()
+
+
+def settings_of(root: Path) -> Config:
+    """Return the configuration of the agent below `root`."""
+    return Config(
+        client_ip=CLIENT,
+        paths=Paths(root / "state", root / "run"),
+        templates=root / "none",
+        doublezerod=Doublezerod(root / "doublezerod", root / "doublezerod.sock"),
+    )
 
 
 def make_agent(
     root: Path, netns: Namespace, kind: UserType, dz_ip: IPv4Address, asn: int = 65342
 ) -> LabAgent:
     """Put an enabled agent together that works in a namespace."""
-    settings = Config(client_ip=CLIENT, paths=Paths(root / "state", root / "run"), templates=root / "none")
+    settings = settings_of(root)
     settings.paths.agent.mkdir(parents=True, exist_ok=True)
     write_intent(settings.paths.intent, Intent(True))
     policy_file = root / "policy.yaml"
     policy: Policy = load_policy(policy_file) if policy_file.read_text().strip() else Policy()
-    kernel, wake = IpRoute(netns), Wake()
+    wake = Wake()
+    watch = Watch(lambda: wake.set(KERNEL), clock=time.monotonic, options=("-netns", netns.name))
+    kernel = WatchedKernel(IpRoute(netns), watch, time.monotonic)
     user = replace(IBRL, kind=int(kind), dz_ip=str(dz_ip))
     templates = Templates((find("templates"),))
     bgp = Bgp(
@@ -107,9 +129,13 @@ def make_agent(
             reporter=Reporter(settings, version="lab", pid=os.getpid(), clock=time.time),
             now=time.monotonic,
             bgp=bgp,
+            turn=Turns(
+                settings.paths, ForeignWatch(Eyes(settings.doublezerod), time.monotonic), boot_id()
+            ).turn,
+            watched=kernel,
         )
     )
-    return LabAgent(loop, bgp, wake, kernel)
+    return LabAgent(loop, bgp, wake, kernel, watch)
 
 
 def main() -> None:

@@ -92,13 +92,15 @@ class Namespace:
 
 
 class Pinger:
-    """A stream of pings, 20 a second, that remembers which were answered."""
+    """A stream of pings, one every `interval` seconds, that remembers which were answered."""
 
-    def __init__(self, namespace: Namespace, address: str, log: Path) -> None:
+    def __init__(self, namespace: Namespace, address: str, log: Path, interval: float = 0.05) -> None:
         self._log = log
         with log.open("wb") as out:
             self._process = subprocess.Popen(
-                namespace.argv(["ping", "-n", "-i", "0.05", address]), stdout=out, stdin=subprocess.DEVNULL
+                namespace.argv(["ping", "-n", "-i", f"{interval:g}", address]),
+                stdout=out,
+                stdin=subprocess.DEVNULL,
             )
 
     @property

@@ -107,7 +107,7 @@ client_ip: {client_ip}
 log_level: info
 intervals:
   poll: {poll}
-  observe: {observe}
+  resync: {resync}
   rpc_timeout: {timeout}
 directories:
   state: {root}/state
@@ -128,7 +128,7 @@ class Agent:
     def __post_init__(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
         # A poll is cheap; under emulation it is not, and would take the processor from the rest.
-        values = {"poll": 1 if SLOW == 1 else 3, "observe": 0.5 if SLOW == 1 else 2, "timeout": 2 * SLOW}
+        values = {"poll": 1 if SLOW == 1 else 3, "resync": 60, "timeout": 2 * SLOW}
         self.config.write_text(
             CONFIG.format(ledger=LEDGER_IP, port=LEDGER_PORT, client_ip=CLIENT_IP, root=self.root, **values)
         )

@@ -1,0 +1,1 @@
+"""The move from doublezerod: what is taken over, in which order, and the way back."""
