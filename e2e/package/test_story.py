@@ -204,9 +204,7 @@ def test_another_kind_of_user(story: Story) -> None:
 def test_remove_takes_down_what_is_ours_and_nothing_else(story: Story) -> None:
     host = story.host
     make_foreign(host.box)
-    foreign = host.space.ip("-4 rule show priority 5000") + host.space.ip(
-        "-4 route show table 77 dev other0"
-    )
+    foreign = host.space.ip("-4 rule show priority 5000") + host.space.ip("-4 route show table 77 dev other0")
     assert foreign
     said = host.box.must("dpkg", "--remove", "dzagent", limit=180)
     assert (host.view(), learned(host.space)) == (NOTHING, frozenset()), said
