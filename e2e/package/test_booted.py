@@ -60,18 +60,18 @@ def network(box: Box) -> dict[str, list[str]]:
 
 
 def make_foreign(box: Box) -> None:
-    """Make somebody else's objects, some of them near ours."""
+    """Make somebody else's objects of every kind that we have, too."""
     for words in (
         "link add other0 type veth peer name other1",
         # Without it the kernel adds IPv6 addresses of its own, which change for some seconds.
         "link set other0 addrgenmode none",
         "link set other1 addrgenmode none",
-        "addr add 203.0.113.200/24 dev other0",
+        "addr add 192.0.2.65/27 dev other0",
         "link set other0 up",
         "link set other1 up",
-        "route add 203.0.113.0/26 via 203.0.113.1 dev other0 proto bgp",
-        "route add default via 203.0.113.1 dev other0 table 100",
-        "rule add from 203.0.113.0/24 lookup 100 priority 5000",
+        "route add 192.0.2.128/26 via 192.0.2.66 dev other0 proto bgp",
+        "route add default via 192.0.2.66 dev other0 table 77",
+        "rule add from 192.0.2.64/27 lookup 77 priority 5000",
     ):
         box.must("ip", *words.split())
     box.must("nft", "add", "table", "inet", "other")

@@ -55,7 +55,6 @@ def story(base: Path, suite: str, deb: Path, tmp_path_factory: pytest.TempPathFa
         host.ledger.start()
         host.start()
         user = host.grant()
-        make_foreign(host.box)
         host.box.must("dpkg", "--install", tree.bring(deb), limit=180)
         conftest.make_users(host.box)
         host.put()
@@ -205,13 +204,11 @@ def test_another_kind_of_user(story: Story) -> None:
 def test_remove_takes_down_what_is_ours_and_nothing_else(story: Story) -> None:
     host = story.host
     make_foreign(host.box)
-    foreign = host.space.ip("-4 rule show priority 5000") + host.space.ip(
-        "-4 route show table 100 dev other0"
-    )
+    foreign = host.space.ip("-4 rule show priority 5000") + host.space.ip("-4 route show table 77 dev other0")
     assert foreign
     said = host.box.must("dpkg", "--remove", "dzagent", limit=180)
     assert (host.view(), learned(host.space)) == (NOTHING, frozenset()), said
-    left = host.space.ip("-4 rule show priority 5000") + host.space.ip("-4 route show table 100 dev other0")
+    left = host.space.ip("-4 rule show priority 5000") + host.space.ip("-4 route show table 77 dev other0")
     assert left == foreign
     assert host.space.json("link show dev other0")
 
