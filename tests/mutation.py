@@ -50,12 +50,14 @@ class Target:
 TARGETS: Final = {
     "dzagent/plan.py": Target(("test_plan", "test_execute", "test_ownership"), ("test_converge",)),
     "dzagent/plan_links.py": Target(("test_plan", "test_execute", "test_ownership"), ("test_converge",)),
-    "dzagent/guard.py": Target(("test_guard", "test_protect"), ("test_reconcile",)),
+    "dzagent/guard.py": Target(("test_guard", "test_protect"), ("test_reconcile",), known=0),
     "dzagent/capture.py": Target(("test_capture",), ("test_guard",)),
     "dzagent/routing.py": Target(("test_routing", "test_capture")),
-    "dzagent/volume.py": Target(("test_volume",)),
+    "dzagent/volume.py": Target(("test_volume",), known=1),
     "dzagent/undo.py": Target(("test_undo",)),
-    "dzagent/ownership.py": Target(("test_ownership",), ("test_plan", "test_journal", "test_fights")),
+    "dzagent/ownership.py": Target(
+        ("test_ownership",), ("test_plan", "test_journal", "test_fights"), known=2
+    ),
     "dzagent/owned.py": Target(("test_ownership", "test_plan"), known=0),
     "dzagent/journal.py": Target(("test_journal",), ("test_fights",)),
     "dzagent/contested.py": Target(("test_contested",), ("test_fights",)),

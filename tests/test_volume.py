@@ -135,3 +135,29 @@ def test_the_limits_one_by_one() -> None:
     assert too_large_a_share(2, 4, limits) == "that is 50 %, guard.share is 25 %"
     assert too_often(2, 3, limits) is None
     assert too_often(3, 3, limits) == "3 went within the last hour, guard.per_hour is 5"
+
+
+def test_only_what_is_ours_and_of_the_service_counts_into_the_whole() -> None:
+    other = replace(LINK, name="doublezero1", remote=IPv4Address("192.0.2.2"), alias="dzagent:multicast")
+    crowded = replace(
+        SEEN,
+        links=(
+            *SEEN.links,
+            SeenLink("eth0", 2, "", up=True, mtu=1500),
+            SeenLink("doublezero1", 10, "gre", up=True, mtu=1476, alias=other.alias, tunnel=other),
+        ),
+        addresses=(ADDRESS, Address("eth0", IPv4Interface("198.51.100.7/24"), "global")),
+        routes=(*LEARNED, Route(ANY, VIA, "doublezero0", 254, 4)),
+    )
+    assert " of 72 objects " in withheld(plan(*RULES, seen=crowded), GuardRules(), seen=crowded)[1]
+
+
+def test_all_of_one_object_is_all() -> None:
+    assert too_large_a_share(1, 1, replace(LOOSE, share=99)) == "that is 100 %, guard.share is 99 %"
+
+
+def test_what_went_an_hour_ago_is_forgotten() -> None:
+    rate = Rate()
+    rate.note({"unicast": 3}, 1000.0)
+    assert rate.recent(1000.0 + Rate.HOUR - 1) == {"unicast": 3}
+    assert rate.recent(1000.0 + Rate.HOUR) == {}
