@@ -6,7 +6,7 @@ STAMP := .venv/.stamp
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint e2e e2e-package bench deb lock clean
+.PHONY: help venv demo test lint e2e e2e-package mutation bench deb lock clean
 
 help: ## show this
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -35,8 +35,7 @@ lint: venv ## ruff, mypy --strict, the import contract
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-NETNS := $(addprefix e2e/,test_netns_kernel.py test_netns_routing.py test_netns_rollback.py test_netns_own.py \
-	test_netns_nft.py test_bgp.py test_watch.py)
+NETNS := $(wildcard e2e/test_netns_*.py) e2e/test_bgp.py e2e/test_watch.py
 e2e: venv ## the whole system on a real kernel; TESTS="-k disable" selects
 	@e2e/lab/setup net bgp firewalls
 	@$(BIN)/python -m pytest -p no:cacheprovider $(NETNS) $(TESTS) || test $$? = 5 # 5: TESTS selects none of these
@@ -56,6 +55,9 @@ else
 	@$(BIN)/python -m e2e.lab run --else-run --limit 7200 -- python -m pytest -p no:cacheprovider $(STORY) $(TESTS) \
 		|| test $$? = 5
 endif
+
+mutation: venv ## which wrong decisions no test notices (long); FILES=dzagent/guard.py selects
+	@nice $(BIN)/python -m tests.mutation $(FILES)
 
 bench: venv ## tables of costs, with ratios; never part of a verdict; BENCH=passes selects one
 	@set -e; for file in benchmarks/$(or $(BENCH),[a-z]*).py; do \

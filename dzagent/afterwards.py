@@ -1,14 +1,13 @@
 """What the kernel will hold once steps have been carried out. Pure.
 
 It knows what the kernel does by itself too: a link that goes takes its addresses and routes along, an address the
-routes that have it as their source.
+routes that have it as their source, and the last address of a link all routes of that link.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from ipaddress import IPv4Address
 
 from dzagent.model import (
     Action,
@@ -65,15 +64,17 @@ def _change(rest: dict[KernelObject, None], step: Step) -> None:
 
 
 def _drop(rest: dict[KernelObject, None], objects: Iterable[KernelObject]) -> None:
-    sources: set[IPv4Address] = set()
+    gone: list[Address] = []
     for obj in objects:
         del rest[obj]
         if isinstance(obj, Address):
-            sources.add(obj.interface.ip)
-    if not sources:
+            gone.append(obj)
+    if not gone:
         return
-    sources -= {obj.interface.ip for obj in rest if isinstance(obj, Address)}
-    for route in [obj for obj in rest if isinstance(obj, Route) and obj.src in sources]:
+    left = [obj for obj in rest if isinstance(obj, Address)]
+    sources = {address.interface.ip for address in gone} - {address.interface.ip for address in left}
+    bare = {address.dev for address in gone} - {address.dev for address in left}
+    for route in [obj for obj in rest if isinstance(obj, Route) and (obj.src in sources or obj.dev in bare)]:
         del rest[route]
 
 

@@ -17,6 +17,7 @@ from dzagent.model import (
     Conflict,
     Desired,
     Interest,
+    KernelObject,
     Key,
     Link,
     Observed,
@@ -224,17 +225,51 @@ def plan_changes(
 def _plan_rules(
     wanted: Sequence[Wanted], observed: Observed, links: Links, routes: _Routes, owner: Ownership
 ) -> Part:
-    """A rule never points at a table whose route cannot be made: traffic would go astray."""
+    """A rule never points at a table whose route cannot be made: traffic would go astray.
+
+    For the kernel's exclusive add a side that is open equals every other one: a rule from anywhere is refused beside
+    one from somewhere. So open ones are made first, and what is in their way makes room, and comes back if wanted.
+    """
     part = Part()
     ours = {rule: held for rule in observed.rules if (held := owner.rule(rule)) is not None}
     targets = {item.obj: item for item in wanted if isinstance(item.obj, Rule)}
-    for rule, item in targets.items():
-        if rule not in ours and rule.table not in routes.empty and item.origin.service not in links.blocked:
-            part.make.append(Step(Action.ADD, None, rule, "missing", item.origin))
+    missing = [
+        item
+        for rule, item in targets.items()
+        if rule not in ours and rule.table not in routes.empty and item.origin.service not in links.blocked
+    ]
+    in_the_way = [rule for rule in ours if any(_stands_in_for(rule, item.obj) for item in missing)]
+    for rule in in_the_way:
+        item, reason = (
+            targets.get(rule),
+            "a rule that is more open comes first" if rule in targets else UNWANTED,
+        )
+        part.make.append(Step(Action.DELETE, ours[rule], None, reason, item.origin if item else None))
+        missing += [item] if item else []
+    part.make += [
+        Step(Action.ADD, None, item.obj, "missing", item.origin) for item in sorted(missing, key=_named_sides)
+    ]
     part.remove += [
-        Step(Action.DELETE, held, None, UNWANTED) for rule, held in ours.items() if rule not in targets
+        Step(Action.DELETE, held, None, UNWANTED)
+        for rule, held in ours.items()
+        if rule not in targets and rule not in in_the_way
     ]
     return part
+
+
+def _stands_in_for(rule: Rule, other: KernelObject) -> bool:
+    """Tell whether the kernel would take a rule that is there for another one, and refuse that."""
+    if not isinstance(other, Rule) or rule == other:
+        return False
+    sides = ((rule.src, other.src), (rule.dst, other.dst))
+    return replace(rule, src=other.src, dst=other.dst) == other and all(
+        new.prefixlen == 0 or held == new for held, new in sides
+    )
+
+
+def _named_sides(item: Wanted) -> int:
+    rule = item.obj
+    return sum(side.prefixlen > 0 for side in (rule.src, rule.dst)) if isinstance(rule, Rule) else 0
 
 
 # ---- the identity of a plan ------------------------------------------------------------------------------

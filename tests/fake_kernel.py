@@ -1,61 +1,64 @@
-"""A kernel in memory, with the habits of the real one that matter to a plan.
+"""A kernel in memory: dzagent's own reader and writer of `ip`, on top of an `ip` that is a fake.
 
-Measured on Linux 6.1 and 6.18: an exclusive add fails for any holder of the key; `replace` takes over
-whoever holds it; route and rule deletes honour the protocol; a rule with another protocol is a second rule;
-a link that goes down or away takes its routes along; an address that goes takes the routes with it as
-source along; two GRE links cannot have one pair of endpoints.
+What it does is described, and held against the running kernel, in tests/kernel_fake.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 
-from dzagent.errors import KernelError
-from dzagent.kernel.observe import reads
-from dzagent.model import (
-    Action,
-    Address,
-    Interest,
-    Link,
-    Observed,
-    Outcome,
-    Result,
-    Route,
-    Rule,
-    SeenLink,
-    Step,
-    key,
-)
+from dzagent.errors import KernelError, KernelTimeout
+from dzagent.kernel.iproute import IpRoute
+from dzagent.kernel.run import Completed
+from dzagent.model import Address, Interest, Link, Observed, Outcome, SeenLink, Step
+from tests.kernel_fake.answers import NoTable, answer
+from tests.kernel_fake.faults import Fault, Killed, LineFault
+from tests.kernel_fake.script import GaveUp, run_line
+from tests.kernel_fake.state import Refused, State
 
-Answer = tuple[Result, str]
-DONE: Answer = (Result.DONE, "")
+__all__ = ["FakeKernel", "Fault", "Killed", "LineFault"]
 
 
 @dataclass
-class Fault:
-    """Makes the next step that fits fail, once. `error` raises instead, as if the tool could not start."""
+class _Said:
+    """What one process has printed so far."""
 
-    fits: Callable[[Step], bool]
-    result: Result = Result.TRANSIENT
-    error: KernelError | None = None
+    out: list[str] = field(default_factory=list)
+    err: list[str] = field(default_factory=list)
+
+    def completed(self, code: int) -> Completed:
+        return Completed(code, _text(self.out), _text(self.err))
+
+
+def _text(lines: Sequence[str]) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
 @dataclass
-class FakeKernel:
-    """Implements `Kernel`. `applied` records every step that was tried, in order."""
+class FakeKernel(State):
+    """Implements `Runner` and, through the real `IpRoute`, `Kernel`.
 
-    links: dict[str, SeenLink] = field(default_factory=dict)
-    addresses: list[Address] = field(default_factory=list)
-    routes: list[Route] = field(default_factory=list)
-    rules: list[Rule] = field(default_factory=list)
+    sources: source addresses by destination. faults strike at steps, troubles at lines. applied: every step that
+    was tried, in order. written: every line that is no read, in order. moment: called with a word at every boundary:
+    after a process that reads ("look"), and before, within and after one that writes ("start", "line", "end"); it may
+    raise `Killed`. before_write: called before a process that writes: what somebody else does after the agent has
+    looked.
+    """
+
     sources: dict[IPv4Address, IPv4Address] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
+    troubles: list[LineFault] = field(default_factory=list)
     applied: list[Step] = field(default_factory=list)
+    written: list[str] = field(default_factory=list)
     observe_error: KernelError | None = None
     observations: int = 0
-    next_index: int = 100
+    moment: Callable[[str], None] = lambda _: None
+    before_write: Callable[[], None] | None = None
+
+    def __post_init__(self) -> None:
+        self._ip = IpRoute(self)
 
     # ---- Kernel --------------------------------------------------------------------------------------------
 
@@ -63,24 +66,38 @@ class FakeKernel:
         self.observations += 1
         if self.observe_error is not None:
             raise self.observe_error
-        keys = set(reads(interest))
-        routes = [r for r in self.routes if r.protocol == interest.protocol or (r.table, r.dst) in keys]
-        return Observed(
-            tuple(self.links.values()), tuple(self.addresses), tuple(dict.fromkeys(routes)), tuple(self.rules)
-        )
+        return self._ip.observe(interest)
 
     def apply(self, steps: Sequence[Step]) -> tuple[Outcome, ...]:
-        outcomes = []
-        for step in steps:
+        outcomes: dict[int, Outcome] = {}
+        ready: list[int] = []
+        for number, step in enumerate(steps):
             self.applied.append(step)
-            result, message = self._fault(step) or self._do(step)
-            outcomes.append(Outcome(step, result, message))
-        return tuple(outcomes)
+            fault = next((fault for fault in self.faults if fault.fits(step)), None)
+            if fault is None:
+                ready.append(number)
+                continue
+            self.faults.remove(fault)
+            if fault.error is not None:
+                self._ip.apply([steps[n] for n in ready])
+                raise fault.error
+            outcomes[number] = Outcome(step, fault.result, "injected")
+        outcomes |= zip(ready, self._ip.apply([steps[n] for n in ready]), strict=True)
+        return tuple(outcomes[number] for number in range(len(steps)))
 
     def source_for(self, dst: IPv4Address) -> IPv4Address | None:
-        return self.sources.get(dst)
+        return self._ip.source_for(dst)
 
     # ---- what somebody else does ---------------------------------------------------------------------------
+
+    def ip(self, command: str) -> str:
+        """Do what somebody else does; returns what `ip` prints. The agent's faults do not strike here."""
+        said = _Said()
+        try:
+            self._line(command, said)
+        except (Refused, GaveUp) as error:
+            raise AssertionError(f"ip {command}: {error}") from error
+        return "\n".join(said.out)
 
     def add_link(self, link: Link, kind: str = "gre") -> SeenLink:
         """Put a link there, whoever owns it."""
@@ -91,139 +108,90 @@ class FakeKernel:
         return seen
 
     def delete_link(self, name: str) -> None:
-        del self.links[name]
-        self.addresses = [a for a in self.addresses if a.dev != name]
-        self.routes = [r for r in self.routes if r.dev != name]
+        self.ip(f"link delete dev {name}")
 
     def set_link(self, link: Link) -> None:
         """Change a GRE link in place; one that goes down loses its routes."""
-        seen = self.links[link.name]
-        self.links[link.name] = replace(seen, up=link.up, mtu=link.mtu, alias=link.alias, tunnel=link)
-        if not link.up:
-            self.routes = [r for r in self.routes if r.dev != link.name]
+        self.catch_up()
+        self.change_link(self.links[link.name], replace(link, up=self.links[link.name].up))
+        self.set_attributes(self.links[link.name], mtu=link.mtu, alias=link.alias)
+        self.set_up(self.links[link.name], up=link.up)
 
     def remove_address(self, address: Address) -> None:
-        self.addresses.remove(address)
-        if not self._is_local(address.interface.ip):
-            self.routes = [r for r in self.routes if r.src != address.interface.ip]
+        self.catch_up()
+        self.drop_address(next(held for held in self.addresses if held == address))
 
-    # ---- steps ---------------------------------------------------------------------------------------------
+    # ---- Runner --------------------------------------------------------------------------------------------
 
-    def _fault(self, step: Step) -> Answer | None:
-        for fault in self.faults:
-            if fault.fits(step):
-                self.faults.remove(fault)
-                if fault.error is not None:
-                    raise fault.error
-                return fault.result, "injected"
-        return None
+    def __call__(self, program: str, args: Sequence[str], stdin: str = "") -> Completed:
+        """Be `ip`: with a batch on standard input, or with one question as arguments."""
+        assert program == "ip"
+        batch = "-batch" in args
+        lines = stdin.splitlines() if batch else [" ".join(arg for arg in args if not arg.startswith("-"))]
+        writes = not all(" show" in line or line.startswith("route get ") for line in lines)
+        if self.before_write is not None and writes:
+            before, self.before_write = self.before_write, None
+            before()
+        if writes:
+            self.moment("start")
+        done = self._process(lines, batch=batch, force="-force" in args)
+        self.moment("end" if writes else "look")
+        return done
 
-    def _do(self, step: Step) -> Answer:
-        obj = step.target
-        if isinstance(obj, Link):
-            return self._link(step, obj)
-        if isinstance(obj, Address):
-            return self._address(step, obj)
-        if isinstance(obj, Route):
-            return self._route(step, obj)
-        assert isinstance(obj, Rule)
-        return self._rule(step, obj)
+    def _process(self, lines: Sequence[str], *, batch: bool, force: bool) -> Completed:
+        said, late, cut = _Said(), False, False
+        code = 0
+        for number, line in enumerate(lines, 1):
+            trouble = next((t for t in self.troubles if t.strikes(line)), None)
+            way = "" if trouble is None else trouble.way
+            if way in {"killed", "terminated"}:
+                return said.completed(-9 if way == "killed" else -15)
+            late, cut = late or way == "times out", cut or way == "truncated"
+            try:
+                self._struck(line, said, trouble)
+            except GaveUp as error:
+                said.err.append(str(error))
+                return said.completed(255)
+            except NoTable as error:
+                if not batch:
+                    return Completed(2, b"[", _text([str(error)]))
+                said.out.append("[]")
+            except Refused as error:
+                said.err += [str(error), *([f"Command failed -:{number}"] if batch else [])]
+                code = 1 if batch else 2
+                if not force:
+                    break
+            if " show" not in line:
+                self.moment("line")
+        if late:
+            raise KernelTimeout("ip did not end within 10 s and was killed.")
+        done = said.completed(code)
+        return replace(done, stdout=done.stdout[: len(done.stdout) // 2]) if cut else done
 
-    def _link(self, step: Step, link: Link) -> Answer:
-        there = link.name in self.links
-        if step.action is Action.DELETE:
-            if there:
-                self.delete_link(link.name)
-            return DONE if there else (Result.GONE, "Cannot find device")
-        if there != (step.action is Action.CHANGE):
-            return Result.RACED, "File exists" if there else "Cannot find device"
-        pairs = [
-            (s.tunnel.local, s.tunnel.remote)
-            for s in self.links.values()
-            if s.tunnel and s.name != link.name and not any("key " in token for token in s.tunnel.extra)
-        ]
-        if (link.local, link.remote) in pairs:
-            return Result.RACED, "File exists"
-        if there:
-            self.set_link(link)
-        else:
-            self.add_link(link)
-        return DONE
+    def _struck(self, line: str, said: _Said, trouble: LineFault | None) -> None:
+        if trouble is not None and trouble.way == "fails":
+            raise Refused(trouble.message)
+        if trouble is not None and trouble.way == "interrupted":
+            raise Refused("Cannot talk to rtnetlink: Interrupted system call")
+        self._line(line, said)
+        if trouble is not None and trouble.way == "lies":
+            raise Refused(trouble.message)
 
-    def _address(self, step: Step, address: Address) -> Answer:
-        if address.dev not in self.links:
-            gone = step.action is Action.DELETE
-            return (Result.GONE if gone else Result.TRANSIENT), "Cannot find device"
-        if step.action is not Action.ADD:
-            held = [a for a in self.addresses if _slot(a) == _slot(step.before)]
-            if not held:
-                return (Result.GONE if step.action is Action.DELETE else Result.RACED), "Address not found"
-            self.remove_address(held[0])
-        if step.action is Action.DELETE:
-            return DONE
-        if any(_slot(a) == _slot(address) for a in self.addresses):
-            return Result.RACED, "Address already assigned"
-        self.addresses.append(address)
-        return DONE
+    def _line(self, line: str, said: _Said) -> None:
+        self.catch_up()
+        if line.startswith("route get "):
+            said.out.append(self._route_get(line))
+            return
+        text = answer(self, line)
+        if text is not None:
+            said.out.append(text)
+            return
+        self.written.append(line)
+        run_line(self, line)
 
-    def _route(self, step: Step, route: Route) -> Answer:
-        if step.action is Action.DELETE:
-            found = next((r for r in self.routes if _deletes(route, r)), None)
-            if found is None:
-                return Result.GONE, "No such process"
-            self.routes.remove(found)
-            return DONE
-        problem = self._unusable(route)
-        if problem:
-            return Result.TRANSIENT, problem
-        holder = next((n for n, r in enumerate(self.routes) if key(r) == key(route)), None)
-        if holder is None:
-            self.routes.append(route)
-        elif step.action is Action.ADD:
-            return Result.RACED, "File exists"
-        else:
-            self.routes[holder] = route
-        return DONE
-
-    def _unusable(self, route: Route) -> str:
-        link = self.links.get(route.dev or "")
-        if link is None:
-            return "Cannot find device"
-        near = any(a.dev == route.dev and route.via in a.interface.network for a in self.addresses)
-        if not link.up or not near:
-            return "Nexthop has invalid gateway"
-        if route.src is not None and not self._is_local(route.src):
-            return "Invalid prefsrc address"
-        return ""
-
-    def _rule(self, step: Step, rule: Rule) -> Answer:
-        if step.action is Action.DELETE:
-            if rule not in self.rules:
-                return Result.GONE, "No such file or directory"
-            self.rules.remove(rule)
-            return DONE
-        if rule in self.rules:
-            return Result.RACED, "File exists"
-        self.rules.append(rule)
-        return DONE
-
-    def _is_local(self, ip: IPv4Address) -> bool:
-        return any(a.interface.ip == ip for a in self.addresses)
-
-
-def _slot(obj: object) -> object:
-    if not isinstance(obj, Address):
-        return None
-    return obj.dev, obj.interface, tuple(t for t in obj.extra if t.startswith("peer "))
-
-
-def _deletes(named: Route, held: Route) -> bool:
-    """A delete names protocol, prefix and table; an absent metric, gateway, device or source fits all."""
-    wants: tuple[tuple[object, object], ...] = (
-        (named.metric or held.metric, held.metric),
-        (named.via or held.via, held.via),
-        (named.dev or held.dev, held.dev),
-        (named.src or held.src, held.src),
-    )
-    same: tuple[IPv4Network, int, int] = (named.dst, named.table, named.protocol)
-    return same == (held.dst, held.table, held.protocol) and all(a == b for a, b in wants)
+    def _route_get(self, line: str) -> str:
+        dst = line.rsplit(maxsplit=1)[-1]
+        source = self.sources.get(IPv4Address(dst))
+        if source is None:
+            raise Refused("RTNETLINK answers: Network is unreachable")
+        return f'[{{"dst":"{dst}","prefsrc":"{source}","flags":[],"uid":0,"cache":[]}}]'

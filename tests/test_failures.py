@@ -52,6 +52,7 @@ EXISTS = "RTNETLINK answers: File exists"
             Result.TRANSIENT,
         ),
         ("Cannot open netlink socket: Too many open files", *[Result.TRANSIENT] * 3),
+        ("Error: ipv4: Invalid scope value.", Result.RACED, Result.RACED, Result.PERMANENT),
         # it will not work until something changes
         ("RTNETLINK answers: Operation not permitted", *[Result.PERMANENT] * 3),
         ("Cannot open netlink socket: Operation not permitted", *[Result.PERMANENT] * 3),
@@ -129,6 +130,12 @@ def test_a_table_is_one_tool_s() -> None:
     assert classify("tc", 1, Action.ADD, EXISTS) is Result.PERMANENT
     assert classify("nft", 1, Action.ADD, "Nexthop has invalid gateway") is Result.PERMANENT
     assert classify("nft", -9, Action.ADD, "nft ended with exit code -9") is Result.TRANSIENT
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 255])
+def test_a_tool_that_ended_by_itself_with_an_unknown_message_is_not_tried_for_ever(code: int) -> None:
+    assert classify("ip", code, Action.ADD, "something that nobody has seen yet") is Result.PERMANENT
+    assert classify("ip", -1, Action.ADD, "something that nobody has seen yet") is Result.TRANSIENT
 
 
 def test_a_killed_tool_may_be_tried_again_unless_the_message_says_more() -> None:

@@ -15,9 +15,9 @@ import pytest
 from dzagent.errors import KernelTimeout
 from dzagent.kernel.iproute import IpRoute
 from dzagent.kernel.run import Completed, run
-from dzagent.model import Action, Link, Result, Route, Rule, Step
+from dzagent.model import Action, Result, Route, Rule, Step
 from dzagent.policy import Contested, Policy
-from tests.fake_kernel import Fault
+from tests.fake_kernel import Fault, LineFault
 from tests.owning import ours
 from tests.service_fakes import CLIENT, EDGE, IBRL
 from tests.test_reconcile import FOREIGN_RULE, World
@@ -249,14 +249,8 @@ def test_a_tool_that_hangs_after_its_work_is_done_is_asked_again_and_nothing_is_
 ) -> None:
     world.say(enabled=True)
     world.ledger(IBRL)
-    kernel = world.kernel
-
-    def takes_effect(step: Step) -> bool:
-        if isinstance(step.target, Link):
-            kernel._do(step)
-        return isinstance(step.target, Link)
-
-    kernel.faults = [Fault(takes_effect, error=KernelTimeout("ip did not end within 10 s and was killed."))]
+    fault = LineFault(lambda line: line.startswith("link add "), "times out")
+    world.kernel.troubles = [fault]
     assert world.run() == 1
     assert world.condition("InSync")[0] == "False"
     world.clock.now += 2

@@ -63,12 +63,12 @@ def test_nothing_to_do_starts_nothing() -> None:
 def test_a_failed_line_is_the_step_it_belongs_to() -> None:
     runner = FakeRunner(
         fails(
-            "Error: ipv4: Address already assigned.\nCommand failed -:4\n"
-            "RTNETLINK answers: No such file or directory\nCommand failed -:6\n"
+            "Error: ipv4: Address already assigned.\nCommand failed -:3\n"
+            "RTNETLINK answers: No such file or directory\nCommand failed -:5\n"
         )
     )
     steps = [
-        step(Action.ADD, LINK),
+        step(Action.DELETE, LINK),
         step(Action.ADD, ADDRESS),
         step(Action.ADD, ROUTE),
         step(Action.DELETE, RULE),
@@ -82,6 +82,34 @@ def test_a_step_of_several_lines_fails_if_one_does() -> None:
     runner = FakeRunner(fails("Error: mtu greater than device maximum.\nCommand failed -:3\n"))
     (outcome,) = IpRoute(runner).apply([step(Action.ADD, LINK)])
     assert (outcome.result, outcome.message) == (Result.PERMANENT, "Error: mtu greater than device maximum.")
+
+
+def test_each_new_link_has_a_process_that_stops_at_the_first_error() -> None:
+    calls: list[tuple[Sequence[str], list[str]]] = []
+
+    def runner(program: str, args: Sequence[str], stdin: str = "") -> Completed:
+        assert program == "ip"
+        calls.append((args, stdin.splitlines()))
+        return Completed(0, b'[{"ifindex":12,"ifname":"doublezero0"}]\n', b"")
+
+    kernel = IpRoute(runner)
+    other = replace(LINK, name="doublezero1")
+    changed = Step(Action.CHANGE, ours(replace(LINK, mtu=1400)), LINK, "test")
+    outcomes = kernel.apply([step(Action.ADD, LINK), step(Action.ADD, other), changed])
+    assert [outcome.result for outcome in outcomes] == [Result.DONE] * 3
+    assert [args for args, _ in calls] == [("-j", "-batch", "-")] * 2 + [("-force", "-batch", "-")]
+    assert [lines[-1] for _, lines in calls[:2]] == ["link show dev doublezero0", "link show dev doublezero1"]
+    kernel.apply([step(Action.ADD, ADDRESS)])
+    assert calls[-1][1] == ["addr add 169.254.0.1/31 dev if12 scope link"]
+
+
+def test_a_new_link_that_tells_no_number_is_made_and_goes_by_its_name() -> None:
+    runner = FakeRunner(fails('Cannot find device "doublezero0"\nCommand failed -:4\n'))
+    kernel = IpRoute(runner)
+    assert kernel.apply([step(Action.ADD, LINK)])[0].result is Result.DONE
+    runner.done = Completed(0, b"", b"")
+    kernel.apply([step(Action.ADD, ADDRESS)])
+    assert runner.inputs[-1] == "addr add 169.254.0.1/31 dev doublezero0 scope link\n"
 
 
 def test_a_process_that_was_killed_did_nothing_and_may_be_tried_again() -> None:

@@ -298,3 +298,14 @@ def test_the_interest_covers_every_key() -> None:
     found = interest(ALL, OWNER)
     assert (found.protocol, found.links) == (210, ("doublezero0", "doublezero1"))
     assert found.exact == ((101, ANY),)
+
+
+def test_a_more_open_rule_is_made_first_and_what_is_in_its_way_makes_room() -> None:
+    narrow, wide = Rule(100, IPv4Network("10.0.0.0/8"), RULE.dst, 101, 210), replace(RULE, src=ANY)
+    other = Rule(100, IPv4Network("10.0.0.0/8"), RULE.dst, 102, 210)
+    both = plan(want(LINK, ADDRESS, ROUTE, narrow, wide), LINK, ADDRESS, ROUTE)
+    assert brief(both.steps) == [(Action.ADD, wide), (Action.ADD, narrow)]
+    late = plan(want(LINK, ADDRESS, ROUTE, narrow, wide), LINK, ADDRESS, ROUTE, narrow)
+    assert brief(late.steps) == [(Action.DELETE, narrow), (Action.ADD, wide), (Action.ADD, narrow)]
+    unwanted = plan(want(LINK, ADDRESS, ROUTE, wide), LINK, ADDRESS, ROUTE, narrow, other)
+    assert brief(unwanted.steps) == [(Action.DELETE, narrow), (Action.ADD, wide), (Action.DELETE, other)]

@@ -32,8 +32,8 @@ NO_INDEXES: Final[Mapping[str, int]] = {}
 def batch_lines(step: Step, indexes: Mapping[str, int] = NO_INDEXES) -> tuple[str, ...]:
     """Return the lines that carry out `step`.
 
-    indexes: ifindex by link name, as observed: a link is deleted by its index where it is known, since `ip
-    link delete` believes the name alone and another link may have taken it meanwhile.
+    indexes: ifindex by link name, as observed: where it is known, a link is changed and deleted by its index, and an
+    address put on it or taken from it, since `ip` believes the name alone and another link may have taken it meanwhile.
     Raises KernelError for an object that cannot be written safely, such as a rule of ours with a selector
     that holds a '#'.
     """
@@ -61,8 +61,8 @@ def _lines(step: Step, indexes: Mapping[str, int]) -> Sequence[str]:
     if step.action is Action.DELETE:
         return _delete(step.target, indexes)
     if step.action is Action.CHANGE and step.before is not None:
-        return _change(step.before, step.target)
-    return format_object(step.target)
+        return _change(step.before, step.target, indexes)
+    return _add(step.target, indexes)
 
 
 def preview(step: Step) -> tuple[str, ...]:
@@ -73,7 +73,15 @@ def preview(step: Step) -> tuple[str, ...]:
         return (f"# {error}",)
 
 
-def _change(before: KernelObject, after: KernelObject) -> Sequence[str]:
+def _add(obj: KernelObject, indexes: Mapping[str, int]) -> Sequence[str]:
+    lines = format_object(obj)
+    if isinstance(obj, Address):
+        dev = _by_index(obj.dev, indexes)
+        return tuple(line.replace(f" dev {obj.dev} ", f" dev {dev} ", 1) for line in lines)
+    return lines
+
+
+def _change(before: KernelObject, after: KernelObject, indexes: Mapping[str, int]) -> Sequence[str]:
     """Change in place where the kernel can: links by their parts, routes by `replace` (the key is ours).
 
     An address cannot be changed in place: `ip addr replace` with another scope answers 0 and does nothing.
@@ -81,15 +89,15 @@ def _change(before: KernelObject, after: KernelObject) -> Sequence[str]:
     the new gateway, finds the old route, and refuses.
     """
     if isinstance(after, Link) and isinstance(before, Link):
-        return _change_link(before, after)
+        return _change_link(before, after, _by_index(after.name, indexes))
     if isinstance(after, Route) and not any(token.startswith("type ") for token in before.extra):
         return tuple(line.replace("route add ", "route replace ", 1) for line in format_object(after))
-    return (*_delete(before, NO_INDEXES), *format_object(after))
+    return (*_delete(before, indexes), *_add(after, indexes))
 
 
-def _change_link(before: Link, after: Link) -> Sequence[str]:
+def _change_link(before: Link, after: Link, name: str) -> Sequence[str]:
     """Repeat every GRE attribute if one differs: `link change` sets those left out to their defaults."""
-    dev = f"link set dev {after.name}"
+    dev = f"link set dev {name}"
     lines = []
     if (before.local, before.remote, before.ttl, before.pmtudisc) != (
         after.local,
@@ -99,7 +107,7 @@ def _change_link(before: Link, after: Link) -> Sequence[str]:
     ):
         discovery = "pmtudisc" if after.pmtudisc else "nopmtudisc"
         lines.append(
-            f"link change dev {after.name} type gre local {after.local} remote {after.remote} "
+            f"link change dev {name} type gre local {after.local} remote {after.remote} "
             f"ttl {after.ttl or 'inherit'} {discovery}"
         )
     if any(token.startswith("master ") for token in before.extra):
@@ -118,7 +126,7 @@ def _delete(obj: KernelObject, indexes: Mapping[str, int]) -> Sequence[str]:
         dev = _by_index(obj.name, indexes)
         return (f"link set dev {dev} down", f"link delete dev {dev}")
     if isinstance(obj, Address):
-        return (_delete_address(obj),)
+        return (_delete_address(obj, _by_index(obj.dev, indexes)),)
     if isinstance(obj, Route):
         return (_delete_route(obj),)
     if isinstance(obj, Rule):
@@ -132,11 +140,11 @@ def _by_index(name: str, indexes: Mapping[str, int]) -> str:
     return alias if name in indexes and alias not in indexes else name
 
 
-def _delete_address(address: Address) -> str:
+def _delete_address(address: Address, dev: str) -> str:
     """A peer is part of an address's identity; nothing else is."""
     peer = [token for token in address.extra if token.startswith("peer ")]
     local = f"{address.interface.ip} {peer[0]}" if peer else str(address.interface)
-    return f"addr del {local} dev {address.dev}"
+    return f"addr del {local} dev {dev}"
 
 
 def _delete_route(route: Route) -> str:

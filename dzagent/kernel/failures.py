@@ -57,7 +57,7 @@ TABLE: Final = (
     Meaning(_ABSENT, Result.GONE, DELETE),
     Meaning(_ABSENT, Result.RACED, CHANGE),
     Meaning(_ABSENT, Result.TRANSIENT, ADD),
-    Meaning(r"File exists|Address already assigned", Result.RACED, ADD | CHANGE),
+    Meaning(r"File exists|Address already assigned|Invalid scope value", Result.RACED, ADD | CHANGE),
     Meaning(
         r"Nexthop has invalid gateway|Invalid prefsrc address|Gateway can not be a local address",
         Result.TRANSIENT,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from itertools import groupby
 from typing import Final, TypeAlias
 
 from dzagent.errors import KernelError, ObservationError
@@ -15,9 +16,10 @@ from dzagent.kernel.failures import advised, classify, worst
 from dzagent.kernel.rereading import merge, reading
 from dzagent.kernel.run import Completed, Runner, run
 from dzagent.kernel.watchlines import Touched
-from dzagent.model import Action, Interest, Observed, Outcome, Result, Step
+from dzagent.model import Action, Interest, Link, Observed, Outcome, Result, Step
 
 _FAILED: Final = re.compile(r"^Command failed -:(\d+)\s*$")
+_INDEX: Final = re.compile(rb'"ifindex": *([0-9]+)')
 _Task: TypeAlias = tuple[Step, tuple[str, ...]]
 """A step and its lines."""
 
@@ -43,7 +45,7 @@ class _Budget:
 
 
 class IpRoute:
-    """Implements `Kernel`. One process observes everything; one process carries out a phase."""
+    """Implements `Kernel`. One process observes everything; one carries out a phase, and one makes each new link."""
 
     def __init__(self, runner: Runner = run) -> None:
         self._run = runner
@@ -82,8 +84,32 @@ class IpRoute:
             for step, script in zip(steps, scripts, strict=True)
             if not isinstance(script, Outcome)
         ]
-        ended = iter(self._run_tasks(tasks, _Budget(MAX_SPLITS)))
+        ended = iter(self._run_all(tasks))
         return tuple(script if isinstance(script, Outcome) else next(ended) for script in scripts)
+
+    def _run_all(self, tasks: Sequence[_Task]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        budget = _Budget(MAX_SPLITS)
+        for new_links, group in groupby(tasks, key=_makes_link):
+            if new_links:
+                outcomes += [self._make_link(step, script) for step, script in group]
+            else:
+                outcomes += self._run_tasks(list(group), budget)
+        return outcomes
+
+    def _make_link(self, step: Step, script: tuple[str, ...]) -> Outcome:
+        """Make a link in a process that stops at the first error: with -force, our mark would go to whoever has the name.
+
+        The process also tells the number of the new link, by which later steps name it.
+        """
+        name = step.target.name if isinstance(step.target, Link) else ""
+        self._indexes = {other: index for other, index in self._indexes.items() if other != name}
+        done = self._run("ip", ("-j", "-batch", "-"), "\n".join([*script, f"link show dev {name}"]) + "\n")
+        failed = failures(done, len(script))
+        index = _INDEX.search(done.stdout)
+        if not failed and index is not None:
+            self._indexes = {**self._indexes, name: int(index[1])}
+        return _outcome(step, done.code, {n: text for n, text in failed.items() if n <= len(script)})
 
     def _run_tasks(self, tasks: Sequence[_Task], budget: _Budget) -> list[Outcome]:
         lines = [line for _, script in tasks for line in script]
@@ -124,6 +150,10 @@ class IpRoute:
             return batch_lines(step, self._indexes)
         except KernelError as error:
             return Outcome(step, Result.PERMANENT, str(error))
+
+
+def _makes_link(task: _Task) -> bool:
+    return task[0].action is Action.ADD and isinstance(task[0].target, Link)
 
 
 def failures(done: Completed, total: int) -> Mapping[int, str]:

@@ -17,6 +17,7 @@ from dzagent.kernel.run import Completed, run
 from e2e.lab.errors import LabError
 
 _GRE = re.compile(r"(dev|name) (\S+)( mtu \d+)? type gre (local \S+ remote \S+ ttl \S+) nopmtudisc")
+_INDEX = re.compile(r"if[0-9]+")
 
 
 @dataclass
@@ -39,11 +40,17 @@ class Namespace:
         assert done.code == 0, done.message
         return done.stdout.decode()
 
-    @staticmethod
-    def _stand_in(match: re.Match[str]) -> str:
-        number = int(match[2][-1]) + 1
+    def _stand_in(self, match: re.Match[str]) -> str:
+        number = int(self._named(match[2])[-1]) + 1
         port = " dstport 4789" if match[1] == "name" else ""  # the kernel refuses it in a change
         return f"{match[1]} {match[2]}{match[3] or ''} type vxlan id {number} {match[4]}{port}"
+
+    def _named(self, dev: str) -> str:
+        """Return the name of a link that may be given by its index."""
+        if _INDEX.fullmatch(dev) is None:
+            return dev
+        links = json.loads(run("ip", ["-netns", self.name, "-j", "link", "show"]).stdout)
+        return next((str(link["ifname"]) for link in links if f"if{link['ifindex']}" == dev), "gone0")
 
 
 def _as_gre(stdout: bytes) -> bytes:
