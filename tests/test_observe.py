@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dzagent.errors import ObservationError
-from dzagent.kernel.observe import batch, decode, decode_source
+from dzagent.kernel.observe import Known, batch, decode, decode_source
 from dzagent.model import Address, Interest, Link, Observed, Route, Rule
 
 FIXTURES = Path(__file__).parent / "fixtures" / "ip"
@@ -207,3 +207,13 @@ def test_the_source_of_a_route_look_up() -> None:
     assert decode_source(b'[{"dst":"192.0.2.1"}]\n') is None
     with pytest.raises(ObservationError):
         decode_source(b'[{"dst":"192.0.2.1","prefsrc":"x"}]\n')
+
+
+def test_two_protocols_that_read_alike_are_told_apart() -> None:
+    known = Known()
+    line = '[{"type":"1","dst":"192.0.2.1","gateway":"169.254.0.0","dev":"d0","scope":"0","flags":[]}]'
+    assert [route.protocol for number in (210, 186, 210) for route in known.read(line, number)] == [
+        210,
+        186,
+        210,
+    ]

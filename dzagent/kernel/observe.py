@@ -54,9 +54,15 @@ class Known:
         self._routes: dict[str, Route] = {}
         self._line = ""
         self._read: tuple[Route, ...] = ()
+        self._protocol: int | None = None
 
     def read(self, line: str, protocol: int) -> tuple[Route, ...]:
-        """Return the routes of one array. Raises ObservationError."""
+        """Return the routes of one array. Raises ObservationError.
+
+        The protocol that was asked for is not in the text: routes of two protocols may read alike.
+        """
+        if protocol != self._protocol:
+            self._protocol, self._routes, self._line, self._read = protocol, {}, "", ()
         if line != self._line:
             self._read = self._read_parts(line, protocol)
             self._line = line
