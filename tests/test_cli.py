@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -179,6 +180,15 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path, problems: int) -> N
         assert err == b""
 
 
+@pytest.fixture
+def hears_ctrl_c() -> Iterator[None]:
+    """A shell that runs the tests in the background lets them, and all their children, ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_is_quiet(tmp_path: Path) -> None:
     world = World.at(tmp_path)
     world.publish()
