@@ -56,6 +56,10 @@ class Loop(Protocol):
     def urgent(self) -> bool:
         """Whether objects of ours are touched."""
 
+    @property
+    def outdated(self) -> bool:
+        """Whether people are told what is not so any more, although nothing has to be done."""
+
     def run_pass(self) -> Passed:
         """Run one pass."""
 
@@ -106,7 +110,7 @@ class Drive:
             self._pass(fully=fully)
         elif reasons:
             self._quick(reasons)
-        if self._rhythm.left() <= 0:
+        if self._rhythm.left() <= 0 or (self._rhythm.tells and self._loop.outdated):
             self._pass(fully=False, woken=True)
 
     def _quick(self, reasons: frozenset[str]) -> None:

@@ -19,6 +19,7 @@ from dzagent.actor import Acted, Actor, Round
 from dzagent.age import DataAge, is_stale
 from dzagent.audit import causes
 from dzagent.bgp.joining import Joiner, Learned
+from dzagent.bgp.speaker import BgpView
 from dzagent.contested import Contest
 from dzagent.doubt import services_up, textless
 from dzagent.drive import Drive, cpu_seconds
@@ -117,6 +118,7 @@ class Reconciler:
         )
         self._passed_at = 0.0
         self._hindrance: Hindrance | None = None
+        self._told: BgpView | None = None
         self.tried = 0
         """How many steps were tried so far."""
 
@@ -138,6 +140,11 @@ class Reconciler:
     def urgent(self) -> bool:
         """Whether the watch has seen that objects of ours are touched."""
         return self._parts.watched is not None and self._parts.watched.news().urgent
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the status tells of sessions and routes what is not so any more."""
+        return self._parts.bgp is not None and self._parts.bgp.view() != self._told
 
     def resync_asked(self, token: str) -> None:
         """The next pass is one that a person asked for."""
@@ -200,6 +207,7 @@ class Reconciler:
             *unguarded,
             *firewall_problems(desired, acted.observed),
         )
+        self._told = None if self._parts.bgp is None else self._parts.bgp.view()
         self._parts.reporter.tell(
             PassReport(
                 intent=intent,
@@ -219,7 +227,7 @@ class Reconciler:
                 suspects=acted.suspects,
                 journal_problem=self._parts.journal.problem,
                 ours=frozenset(link.name for link in acted.observed.links if self._owner.owns(link)),
-                bgp=None if self._parts.bgp is None else self._parts.bgp.view(),
+                bgp=self._told,
                 age=age,
                 hindrance=self._hindrance,
                 taken_over=self._parts.taken_over,

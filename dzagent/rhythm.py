@@ -28,6 +28,9 @@ UNWATCHED: Final = 2.0
 UNSETTLED: Final = 5.0
 """Seconds until the next pass where something is withheld, in conflict or left to do: its causes may be silent."""
 
+TOLD: Final = 1.0
+"""Seconds between a pass and the next one that only tells people what has changed beside the kernel."""
+
 AT_ONCE: Final = 0.05
 """The least that passes are apart that nobody asked for, in seconds."""
 
@@ -56,6 +59,7 @@ class Rhythm:
         self._clock = clock
         self._chance = chance
         self._full_at = self._pass_at = clock()
+        self._told_at = clock()
         self._debt = 0.0
         self._debt_at = clock()
 
@@ -67,6 +71,11 @@ class Rhythm:
     def full(self) -> bool:
         """Whether the pass that is due has to read everything."""
         return self._clock() >= self._full_at
+
+    @property
+    def tells(self) -> bool:
+        """Whether the last pass is long enough ago for one that only tells."""
+        return self._clock() - self._told_at >= TOLD
 
     def want(self, *, urgent: bool) -> None:
         """Ask for a pass because of the kernel's events: at once, or when the debt allows."""
@@ -80,7 +89,7 @@ class Rhythm:
 
     def passed(self, how: Passed) -> None:
         """Take in a pass that has just ended."""
-        now = self._clock()
+        now = self._told_at = self._clock()
         self.spent(how.seconds, useful=how.changed)
         if how.fully and not how.failed:
             self._full_at = now + self._resync * (0.9 + 0.2 * self._chance())

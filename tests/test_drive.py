@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dzagent.drive import FILES_SECONDS, KERNEL, Drive, cpu_seconds
-from dzagent.rhythm import Passed, Rhythm
+from dzagent.rhythm import TOLD, Passed, Rhythm
 from dzagent.wake import Wake
 from tests.test_watched import World as Kernel
 
@@ -20,6 +20,7 @@ class Loop:
 
     tried: int = 0
     urgent: bool = False
+    outdated: bool = False
     quick: bool = True
     how: Passed = field(default_factory=lambda: Passed(watched=True))
     did: list[str] = field(default_factory=list)
@@ -100,6 +101,18 @@ def test_a_file_that_somebody_edits_is_a_pass(world: World) -> None:
     assert world.turn() == []
     world.file.unlink()
     assert world.turn() == ["pass"]
+
+
+def test_what_people_are_told_is_brought_up_to_date_without_a_look_at_everything(world: World) -> None:
+    world.loop.outdated = True
+    assert world.turn() == []  # the last pass has just told it
+    world.now += TOLD
+    assert world.turn("routes") == ["quick", "pass"]
+    assert world.turn() == []
+    world.loop.outdated = False
+    world.now += TOLD
+    assert world.turn("routes") == ["quick"]
+    assert not world.reads_everything()
 
 
 def test_a_storm_has_to_wait(world: World) -> None:
