@@ -27,7 +27,7 @@ demo: venv ## the life of a connection, narrated; KEEP=1 ends in a shell with ev
 	@$(BIN)/python -m e2e.demo
 
 test: venv ## unit, golden and property tests: no root, no network
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: venv ## ruff, mypy --strict, the import contract
 	$(BIN)/ruff check .
