@@ -6,9 +6,11 @@ that process. Its network is its own. It is entered by `nsenter`.
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ class Box:
             *("setpriv", "--pdeathsig", "TERM", "systemd-nspawn", "--quiet", "--register=no", "--keep-unit"),
             *("--private-network", "--console=pipe", "--machine=box", "-D", str(self.tree.root), "--boot"),
         ]
+        _forget_cgroups()
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.init = wait_for("the container's process 1", self._find, BOOT_SECONDS)
@@ -130,6 +133,14 @@ class Box:
     def host(self) -> Host:
         """Return it as testinfra sees a host."""
         return Host(_Entered(self))
+
+
+def _forget_cgroups() -> None:
+    """Remove what a container that has ended left behind: a cgroup that hands controllers on takes in no process."""
+    for hierarchy in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
+        for folder, _, _ in os.walk(f"{hierarchy}/payload", topdown=False):
+            with suppress(OSError):  # somebody lives there
+                Path(folder).rmdir()
 
 
 class _Entered(BaseBackend):  # type: ignore[misc] # testinfra is not typed for strict use
