@@ -18,7 +18,6 @@ from pathlib import Path
 
 from e2e.lab.errors import LabError
 
-MIRROR = "http://deb.debian.org/debian"
 _COMMON = (
     *("systemd", "systemd-sysv", "dbus", "python3", "ca-certificates", "kmod", "adduser"),
     *("iproute2", "nftables", "curl", "iputils-ping", "procps"),
@@ -60,13 +59,13 @@ def must(*command: str) -> str:
     return done.stdout
 
 
-def _mirror() -> str:
-    """Return the Debian mirror that this machine uses, Debian's own if it uses none."""
+def _mirror() -> tuple[str, ...]:
+    """Return the Debian mirror that this machine uses; nothing if it uses none: mmdebstrap knows Debian's own."""
     listed = run(
         "apt-get", "indextargets", "--format", "$(ORIGIN) $(LABEL) $(REPO_URI)", "Created-By: Packages"
     )
     found = re.search(r"^Debian Debian (https?://\S+)", listed.stdout, re.MULTILINE)
-    return found[1] if found else MIRROR
+    return (found[1],) if found else ()
 
 
 def fetch(cache: Path, suite: str, say: Callable[[str], None]) -> Path:
@@ -94,7 +93,7 @@ def fetch(cache: Path, suite: str, say: Callable[[str], None]) -> Path:
         *options,
         suite,
         str(new),
-        _mirror(),
+        *_mirror(),
     )
     # The trees are thrown away: nobody has to wait for a disk.
     (new / "etc/dpkg/dpkg.cfg.d/lab").write_text("force-unsafe-io\n")
