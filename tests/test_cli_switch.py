@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import threading
@@ -22,6 +23,7 @@ from dzagent.cli.waiting import (
     judge_applied,
     judge_disabled,
     judge_enabled,
+    unless_beside_another,
     wait,
 )
 from dzagent.state import Intent, read_intent, write_intent
@@ -204,6 +206,17 @@ def test_torn_down_means_nothing_is_left() -> None:
     assert judge_disabled(status()).failed
     broken = {"reconciler_enabled": None, "stamp": 7, "message": "corrupt"}
     assert judge_disabled(down(intent=broken)) == Verdict(message="corrupt")
+
+
+def test_nobody_waits_for_an_agent_that_does_nothing_beside_another() -> None:
+    runs = condition("ForeignDaemon", "True", "DoublezerodRuns", "doublezerod runs here")
+    migrating = condition("ForeignDaemon", "True", "Migrating", "at work")
+    enabled, disabled = unless_beside_another(judge_enabled(None)), unless_beside_another(judge_disabled)
+    for judge, shown in ((enabled, status), (disabled, functools.partial(down, services=[{}]))):
+        assert judge(shown(conditions=[runs])).failed
+        assert "doublezerod runs here" in judge(shown(conditions=[runs])).message
+        assert not judge(shown(conditions=[migrating])).failed
+    assert disabled(down(conditions=[*changed(), runs])).done
 
 
 def test_a_mode_that_never_writes_is_not_waited_for() -> None:

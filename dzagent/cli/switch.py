@@ -11,7 +11,15 @@ from dzagent.cli.client import Client, client_of
 from dzagent.cli.commands import Failure
 from dzagent.cli.document import mapping, text
 from dzagent.cli.output import print_json
-from dzagent.cli.waiting import Judge, Outcome, Progress, judge_disabled, judge_enabled, wait
+from dzagent.cli.waiting import (
+    Judge,
+    Outcome,
+    Progress,
+    judge_disabled,
+    judge_enabled,
+    unless_beside_another,
+    wait,
+)
 
 TIMEOUT = 120.0
 """Seconds that --wait waits unless told otherwise: two polls of a slow ledger and a slow machine."""
@@ -56,7 +64,7 @@ def enable(ctx: click.Context, *, client_ip: str | None, waits: bool, timeout: f
     """
     client = client_of(ctx)
     client.enable(client_ip)
-    outcome = wait_for(client, judge_enabled(client_ip), timeout) if waits else None
+    outcome = wait_for(client, unless_beside_another(judge_enabled(client_ip)), timeout) if waits else None
     _tell(client, outcome, enabled=True, as_json=as_json)
 
 
@@ -73,7 +81,7 @@ def disable(ctx: click.Context, *, waits: bool, timeout: float, as_json: bool) -
     """
     client = client_of(ctx)
     client.disable()
-    outcome = wait_for(client, judge_disabled, timeout) if waits else None
+    outcome = wait_for(client, unless_beside_another(judge_disabled), timeout) if waits else None
     _tell(client, outcome, enabled=False, as_json=as_json)
 
 

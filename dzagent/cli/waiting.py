@@ -82,6 +82,20 @@ def _never_writes(status: Json, condition: Json) -> bool:
     return text(status, "mode") == "observe" and text(condition, "reason") == "Waiting"
 
 
+def unless_beside_another(judge: Judge) -> Judge:
+    """Give up where dzagentd changes nothing because doublezerod runs; a migration that is at work ends by itself."""
+
+    def judged(status: Json) -> Verdict:
+        verdict = judge(status)
+        found = doc.condition(status, "ForeignDaemon")
+        runs = (text(found, "status"), text(found, "reason")) == ("True", "DoublezerodRuns")
+        if not runs or verdict.done or verdict.failed or verdict.away:
+            return verdict
+        return Verdict(message=with_advice(text(found, "message"), advice(found, status)), failed=True)
+
+    return judged
+
+
 def judge_applied(plan_id: str, before: Json) -> Judge:
     """The plan that was asked for has been applied; `before` is last_apply as it was when we asked."""
 
