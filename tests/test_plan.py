@@ -24,8 +24,9 @@ from dzagent.model import (
     Step,
     Wanted,
 )
+from dzagent.nftmodel import NftSeen
 from dzagent.ownership import Claims, LinkClaim
-from dzagent.plan import Ownership, interest, make_plan
+from dzagent.plan import MAX_EXACT, Ownership, exact_keys, interest, make_plan, plan_changes
 
 OWNER = Ownership(210, {"doublezero0": "dzagent:unicast", "doublezero1": "dzagent:multicast"})
 LOCAL, ANY = IPv4Address("198.51.100.7"), IPv4Network("0.0.0.0/0")
@@ -309,3 +310,104 @@ def test_a_more_open_rule_is_made_first_and_what_is_in_its_way_makes_room() -> N
     assert brief(late.steps) == [(Action.DELETE, narrow), (Action.ADD, wide), (Action.ADD, narrow)]
     unwanted = plan(want(LINK, ADDRESS, ROUTE, wide), LINK, ADDRESS, ROUTE, narrow, other)
     assert brief(unwanted.steps) == [(Action.DELETE, narrow), (Action.ADD, wide), (Action.DELETE, other)]
+
+
+# ---- what the id of a plan covers ------------------------------------------------------------------------------
+
+
+STRANGER = Link("tun7", LOCAL, LINK.remote, 64, 1476, "")
+HOLDER = Route(ROUTE.dst, IPv4Address("198.51.100.1"), "eth0", 101, 4)
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        state(replace(LINK, mtu=1400), ADDRESS, ROUTE, RULE),
+        state(LINK, replace(ADDRESS, scope="global"), ROUTE, RULE),
+        state(LINK, ADDRESS, replace(ROUTE, via=IPv4Address("169.254.0.9")), RULE),
+        state(LINK, ADDRESS, ROUTE, replace(RULE, priority=99)),
+        state(LINK, ADDRESS, ROUTE, RULE, HOLDER),
+        state(LINK, ADDRESS, ROUTE, RULE, STRANGER),
+        state(seen(LINK, index=8), ADDRESS, ROUTE, RULE),
+        replace(state(LINK, ADDRESS, ROUTE, RULE), nft=NftSeen("absent")),
+    ],
+    ids=["link", "address", "route", "rule", "who holds a key", "who holds the endpoints", "number", "nft"],
+)
+def test_the_id_of_a_plan_covers_everything_that_it_was_made_from(moved: Observed) -> None:
+    before = make_plan(ALL, state(LINK, ADDRESS, ROUTE, RULE), OWNER)
+    assert make_plan(ALL, moved, OWNER).id != before.id
+    assert len(before.id) == 12
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        replace(STRANGER, remote=IPv4Address("192.0.2.99")),
+        Address("eth0", IPv4Interface("198.51.100.7/24"), "global"),
+        replace(HOLDER, table=7),
+        replace(RULE, protocol=4),
+    ],
+    ids=["link", "address", "route", "rule"],
+)
+def test_the_id_of_a_plan_does_not_cover_what_is_none_of_our_business(beside: KernelObject) -> None:
+    before = make_plan(ALL, state(LINK, ADDRESS, ROUTE, RULE), OWNER)
+    assert make_plan(ALL, state(LINK, ADDRESS, ROUTE, RULE, beside), OWNER).id == before.id
+
+
+# ---- links that wait for links that cannot move -------------------------------------------------------------
+
+
+THIRD_OWNER = Ownership(210, {**OWNER.links, "doublezero2": "dzagent:third"})
+
+
+def test_links_wait_in_a_row_for_one_that_cannot_move() -> None:
+    """doublezero0 has a conflict and keeps its endpoints from doublezero1, which keeps its own from doublezero2."""
+    third = Link("doublezero2", LOCAL, IPv4Address("192.0.2.3"), 64, 1476, "dzagent:third")
+    taken = IPv4Address("192.0.2.50")
+    stranger = Link("tun7", LOCAL, taken, 64, 1476, "")
+    wanted = want(
+        replace(LINK, remote=taken), replace(OTHER, remote=LINK.remote), replace(third, remote=OTHER.remote)
+    )
+    held = state(LINK, seen(OTHER, index=8), seen(third, index=9), seen(stranger, index=10))
+    result = make_plan(wanted, held, THIRD_OWNER)
+    assert result.steps == ()
+    first, second, last = result.conflicts
+    assert "GRE link tun7" in first.owner
+    assert second.owner == "our own link doublezero0, which cannot move to its new endpoints"
+    assert last.owner == "our own link doublezero1, which cannot move to its new endpoints"
+    assert "Solve the conflict of doublezero1" in last.advice
+
+
+def test_a_link_with_a_key_keeps_its_endpoints_from_nobody() -> None:
+    taken = IPv4Address("192.0.2.50")
+    stranger = Link("tun7", LOCAL, taken, 64, 1476, "")
+    keyed = seen(replace(LINK, extra=("key 5",)))
+    wanted = want(replace(LINK, remote=taken), replace(OTHER, remote=LINK.remote))
+    result = make_plan(wanted, state(keyed, seen(OTHER, index=8), seen(stranger, index=10)), OWNER)
+    assert [step.target.name for step in result.steps if isinstance(step.target, Link)] == ["doublezero1"]
+    assert len(result.conflicts) == 1
+
+
+# ---- single routes, and keys whose holder must be known ---------------------------------------------------------
+
+
+def test_changed_routes_alone_are_planned_as_in_a_whole_plan() -> None:
+    item = Wanted(ROUTE, Origin("unicast", "x.ip", 1))
+    other = replace(ROUTE, via=IPv4Address("169.254.0.8"))
+    make, remove = plan_changes(
+        [(item, None), (item, ROUTE), (item, other), (None, ROUTE), (None, None)], OWNER
+    )
+    assert brief(make) == [(Action.ADD, ROUTE), (Action.CHANGE, ROUTE)]
+    assert make[1].before == other
+    assert make[1].reason == "differs: via 169.254.0.8 -> 169.254.0.0"
+    assert brief(remove) == [(Action.DELETE, ROUTE)]
+
+
+def test_the_holder_is_asked_for_where_a_static_route_of_ours_is_missing() -> None:
+    learned = (254, IPv4Network("198.18.0.1/32"))
+    assert exact_keys(ALL, state(ROUTE), OWNER, ()) == ()
+    assert exact_keys(ALL, state(), OWNER, [learned]) == ((101, ANY), learned)
+    assert exact_keys(ALL, state(HOLDER), OWNER, ()) == ((101, ANY),)
+    assert exact_keys(ALL, state(replace(ROUTE, table=100)), OWNER, ()) == ((101, ANY),)
+    many = want(*(replace(ROUTE, table=1000 + n) for n in range(MAX_EXACT + 9)))
+    assert len(exact_keys(many, state(), OWNER, [learned])) == MAX_EXACT + 1
