@@ -227,3 +227,26 @@ def test_a_new_generation_reads_nftables_alone(world: World) -> None:
     world.watch.pending = Touched(tables=True)
     assert world.looks() == (0, [Touched(tables=True)])
     assert world.looks() == (0, [])
+
+
+def test_our_own_write_stays_known_while_another_route_is_read(world: World) -> None:
+    """Else its next deletion says "not there", which is what we would know already."""
+
+    def deleted(number: int) -> None:
+        world.real.routes.remove(route(number))
+        world.watch.hear(route_line(route(number), deleted=True))
+
+    def repaired(number: int) -> None:
+        slot = (254, route(number).dst)
+        assert list(world.kernel.news().slots) == [slot]
+        assert world.kernel.reread_routes([slot]) == {slot: ()}
+        world.kernel.apply([Step(Action.ADD, None, route(number), "missing")])
+        world.watch.hear(route_line(route(number)))
+        assert not world.kernel.news()
+
+    for number in (1, 2, 1, 2):
+        deleted(number)
+        repaired(number)
+    world.looks()
+    deleted(1)
+    repaired(1)

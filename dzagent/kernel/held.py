@@ -6,7 +6,7 @@ changed little costs little here. Keys are numbers: they are cheaper than addres
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from ipaddress import IPv4Network
 from typing import Final, TypeAlias
 
@@ -35,6 +35,18 @@ class Held:
         for number in found.keys() - self._by_id.keys():
             self._add(found[number])
         self._by_id = found
+
+    def read(self, slots: Collection[Slot], routes: Iterable[Route]) -> None:
+        """Take in what a look at these keys alone has found among `routes`; what is known of others stays."""
+        numbers = {int(dst.network_address) for _, dst in slots}
+        for slot in slots:
+            for old in self.at(slot):
+                self._remove(old)
+                self._by_id.pop(id(old), None)
+        for route in routes:
+            if int(route.dst.network_address) in numbers and (route.table, route.dst) in slots:
+                self._by_id[id(route)] = route
+                self._add(route)
 
     def at(self, slot: Slot) -> tuple[Route, ...]:
         """Return the routes of a table and prefix."""

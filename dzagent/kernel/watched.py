@@ -137,7 +137,9 @@ class WatchedKernel:
             return None
         self._seen = None
         observed = self._kernel.reread(seen.interest, Touched(slots=dict.fromkeys(slots)), seen.observed)
-        self._took_in(observed, seen.interest.protocol)
+        # our own writes since the last look are not in `observed`: only what was read counts
+        ours = (route for route in observed.routes if route.protocol == seen.interest.protocol)
+        self._held.read(frozenset(slots), ours)
         self._seen = replace(seen, observed=observed)
         left = {slot: line for slot, line in self._news.slots.items() if slot not in slots}
         self._news = replace(self._news, slots=left)
