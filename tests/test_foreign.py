@@ -268,6 +268,19 @@ def test_an_unfinished_migration_of_this_boot_is_not_our_turn(
     assert (found.code if found else None) == code
 
 
+def test_a_wish_after_the_way_back_ends_it_for_good(host: Host, turns: Turns) -> None:
+    """Else `dzagent disable` would leave in place what a later `dzagent enable` has set up."""
+    intent, record = host.paths.intent, host.paths.migration
+    write_intent(intent, Intent(False))
+    write_record(record, Record("undone", "boot 1", 1.0, "doublezerod.service"))
+    os.utime(intent, ns=(10, 10))
+    os.utime(record, ns=(20, 20))
+    assert hindrance(turns) is not None
+    for enabled in (True, False):
+        write_intent(intent, Intent(enabled))
+        assert hindrance(turns) is None
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "[]", "{}", '{"phase": "x", "boot": "", "at": 1, "unit": ""}', '{"phase": [], "boot": 1}', "\0"],

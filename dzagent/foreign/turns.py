@@ -83,10 +83,17 @@ class Turns:
         if record.phase in UNFINISHED:
             message = f"a migration was broken off: nothing is changed; {UNFINISHED[record.phase]}"
             return Hindrance("MigrationUnfinished", message)
-        if record.phase == "undone" and not self._enabled():
+        if record.phase == "undone" and not self._enabled() and not self._said_since():
             message = "everything was handed back to doublezerod: nothing is changed until `dzagent enable`"
             return Hindrance(HANDED_BACK, message)
         return None
+
+    def _said_since(self) -> bool:
+        """Whether a person has spoken since everything was handed back: the record was written after that wish."""
+        try:
+            return self._paths.intent.stat().st_mtime_ns > self._paths.migration.stat().st_mtime_ns
+        except OSError:
+            return False
 
     def _enabled(self) -> bool:
         try:
