@@ -21,12 +21,11 @@ from dzagent.devledger.faults import FaultFile
 from dzagent.devledger.faulty import FaultyServer
 from dzagent.devledger.history import CONFIRMED_SLOTS, FINALIZED_SLOTS, Depths, History
 from dzagent.devledger.node import Clocks, LiveNode, Source
+from dzagent.devledger.pair import start_pair
 from dzagent.devledger.pubsub import LOOK_SECONDS, PubSubServer
 from dzagent.devledger.server import Listen, parse_listen
 from dzagent.devledger.store import Store
 from dzagent.errors import DzagentError, InputError
-
-MAX_PORT = 65535
 
 
 @click.command()
@@ -142,11 +141,8 @@ async def _serve(serving: _Serving, store: Store, *, made: bool, as_json: bool) 
     over = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, over.set)
-    server = FaultyServer(serving.source, serving.where, serving.faults)
-    where = await server.start()
-    pushing, told = None, None
+    server, where, pushing, told = await _start(serving)
     try:
-        pushing, told = await _start_pushing(serving, where)
         _announce(serving.node, where, told, store, made=made, as_json=as_json)
         await _look_until(serving.source, over)
     finally:
@@ -155,19 +151,27 @@ async def _serve(serving: _Serving, store: Store, *, made: bool, as_json: bool) 
         await server.stop()
 
 
-async def _start_pushing(serving: _Serving, where: Listen) -> tuple[PubSubServer | None, Listen | None]:
-    """Serve websockets; a place that was named must be free, the next port need not."""
-    if serving.pushes is not None:
-        server = PubSubServer(serving.source, serving.pushes)
-        return server, await server.start()
-    if not serving.auto or where.port == MAX_PORT:
-        return None, None
-    server = PubSubServer(serving.source, Listen(where.host, where.port + 1))
-    try:
-        return server, await server.start()
-    except InputError as error:
-        _warn(f"there are no subscriptions: {error}")
-        return None, None
+async def _start(serving: _Serving) -> tuple[FaultyServer, Listen, PubSubServer | None, Listen | None]:
+    """Serve both; a place that was named for websockets must be free, the next port need not."""
+
+    def rpc() -> FaultyServer:
+        return FaultyServer(serving.source, serving.where, serving.faults)
+
+    def pushing(where: Listen) -> PubSubServer:
+        return PubSubServer(serving.source, where)
+
+    if serving.auto:
+        server, where, pusher, told = await start_pair(rpc, pushing, any_port=serving.where.port == 0)
+        if not isinstance(pusher, InputError):
+            return server, where, pusher, told
+        _warn(f"there are no subscriptions: {pusher}")
+        return server, where, None, None
+    server = rpc()
+    where = await server.start()
+    if serving.pushes is None:
+        return server, where, None, None
+    named = pushing(serving.pushes)
+    return server, where, named, await named.start()
 
 
 async def _look_until(source: Source, over: asyncio.Event) -> None:
