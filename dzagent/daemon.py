@@ -23,7 +23,8 @@ from dzagent.bgp.bird import Bird, BirdFiles
 from dzagent.bgp.service import Bgp
 from dzagent.bgp.speaker import Clocks
 from dzagent.checkpoint import CheckpointFile, UndoneFile
-from dzagent.config import DEFAULT_CONFIG, Config, load_config
+from dzagent.config import DEFAULT_CONFIG, Config
+from dzagent.configfile import load_config
 from dzagent.desired import DesiredStore
 from dzagent.drive import KERNEL
 from dzagent.errors import DzagentError, StateError

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import click
 
-from dzagent.config import DEFAULT_CONFIG, Config, load_config
+from dzagent.config import DEFAULT_CONFIG, Config
+from dzagent.configfile import load_config
 from dzagent.errors import DzagentError
 from dzagent.journal import here, read
 from dzagent.kernel.protocol import Kernel

@@ -14,7 +14,8 @@ from typing import Any
 
 import click
 
-from dzagent.config import Config, load_config, refuse_client_ip
+from dzagent.config import Config, refuse_client_ip
+from dzagent.configfile import load_config
 from dzagent.desired import stamped
 from dzagent.errors import InputError, StateError, Unusable
 from dzagent.files import write_atomic

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dzagent.age import boot_seconds
 from dzagent.checkpoint import CheckpointFile, UndoneFile
-from dzagent.config import load_config
+from dzagent.configfile import load_config
 from dzagent.confirming import Confirming, Files
 from dzagent.daemon import _helper, take_lock
 from dzagent.intent import IntentView
