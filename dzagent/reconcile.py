@@ -31,7 +31,6 @@ from dzagent.guard import own_addresses, withhold
 from dzagent.held import Held
 from dzagent.hostfacts import Facts
 from dzagent.intent import IntentView, settle
-from dzagent.judge import PassReport
 from dzagent.kernel.watchlines import NOTHING
 from dzagent.keyed import repairs
 from dzagent.marks import ownership
@@ -46,6 +45,7 @@ from dzagent.model import (
 )
 from dzagent.neighbours import Neighbours
 from dzagent.parts import Bgp, Parts
+from dzagent.passreport import PassReport
 from dzagent.plan import exact_keys
 from dzagent.plan_nft import table_handle
 from dzagent.planner import Planner, Setting

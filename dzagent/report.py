@@ -16,18 +16,11 @@ from dzagent.feed import rpc_hosts
 from dzagent.files import write_json
 from dzagent.firewall import Counts
 from dzagent.intent import intent_stamp
-from dzagent.judge import (
-    FAILED,
-    PassReport,
-    bgp_problems,
-    complaints,
-    concerns,
-    error_of,
-    judge,
-    kind_of_change,
-    view,
-)
+from dzagent.judge import complaints, judge
 from dzagent.model import SERVICE_NAMES, Outcome, Plan, Problem, Result, ServiceName
+from dzagent.passreport import PassReport
+from dzagent.serviceview import concerns, error_of, kind_of_change, view
+from dzagent.sessions import bgp_problems
 from dzagent.state import ApplyRequest, read_apply_request
 from dzagent.status import (
     NO_SESSION,
@@ -48,6 +41,9 @@ MAX_EVENTS = 200
 
 ROUTINE = ("NoLedgerAnswer: the ledger has not answered yet", "AbsenceNotProven: ", "NotSearched: ")
 """How complaints begin that every start has: they are logged, and nobody has to look."""
+
+_FAILED = frozenset({Result.TRANSIENT, Result.PERMANENT, Result.BLOCKED, Result.CONTESTED})
+"""Results that leave something undone."""
 
 
 class Reporter:
@@ -167,7 +163,7 @@ class Reporter:
         services = self._services(report)
         self._judge(report, services)
         if self._asked is not None:
-            failed = [o.message for o in report.outcomes if o.result in FAILED]
+            failed = [o.message for o in report.outcomes if o.result in _FAILED]
             self.applied(self._asked, "failed" if failed else "applied", "; ".join(failed)[:500])
         snapshot = report.view.snapshot
         identity = report.facts.identity
@@ -246,7 +242,7 @@ class Reporter:
             if not mine:
                 continue
             kind = kind_of_change(link, report)
-            ok = not any(outcome.result in FAILED for outcome in mine)
+            ok = not any(outcome.result in _FAILED for outcome in mine)
             self._counters[kind][name]["success" if ok else "error"] += 1
 
     # ---- conditions ------------------------------------------------------------------------------------
