@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dzagent.age import DataAge
-from dzagent.bgp.speaker import BgpView
+from dzagent.bgp.view import BgpView
 from dzagent.checkpoint import Pending
 from dzagent.contested import Fight
 from dzagent.feed import LedgerView

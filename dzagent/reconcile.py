@@ -19,7 +19,7 @@ from dzagent.actor import Acted, Actor, Round
 from dzagent.age import DataAge, is_stale
 from dzagent.audit import causes
 from dzagent.bgp.joining import Joiner, Learned
-from dzagent.bgp.speaker import BgpView
+from dzagent.bgp.view import BgpView
 from dzagent.contested import Contest
 from dzagent.doubt import services_up, textless
 from dzagent.drive import Drive, cpu_seconds

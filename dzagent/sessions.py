@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dzagent.bgp.session import UP, SessionView
-from dzagent.bgp.speaker import BgpView
+from dzagent.bgp.view import BgpView
 from dzagent.conditions import Judgement
 from dzagent.errors import EngineGone
 from dzagent.model import Problem, ServiceName
