@@ -17,7 +17,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from dzagent.api import documents
-from dzagent.api.app import MAX_BODY, FileStore, create_app
+from dzagent.api.app import create_app
+from dzagent.api.bodies import MAX_BODY
+from dzagent.api.store import FileStore
 from dzagent.config import Config
 from dzagent.daemon import take_lock
 from dzagent.errors import StateError

@@ -10,7 +10,7 @@ from types import FrameType
 
 from gunicorn.workers.base import Worker
 
-from dzagent.api.app import MAX_BODY
+from dzagent.api.bodies import MAX_BODY
 from dzagent.api.respond import Responder, refuse
 from dzagent.api.server import Limits, Server
 
