@@ -17,9 +17,10 @@ from dzagent.files import write_json
 from dzagent.identity import RpcAddresses
 from dzagent.ledger.poller import DirectPoller, Pace
 from dzagent.ledger.push import Push
-from dzagent.ledger.rpc import Rpc, RpcClient, Traffic
+from dzagent.ledger.rpc import Rpc
 from dzagent.ledger.snapshot import Snapshot
 from dzagent.ledger.store import SnapshotStore, Stored
+from dzagent.ledger.transport import RpcClient, Traffic
 from dzagent.policy import Policy
 from dzagent.state import ForgetRequests
 

@@ -29,10 +29,10 @@ from dzagent.ledger.devicelist import DEVICE_FILTER, DeviceList, only_devices
 from dzagent.ledger.evidence import Known, Verdict, Views, forget_other_ips, judge
 from dzagent.ledger.named import Named, choose, doubt, named_by_devices, named_by_users
 from dzagent.ledger.pda import config_address, program_config_address, user_address
-from dzagent.ledger.rpc import RpcClient
 from dzagent.ledger.search import ListLength, Search, read_search, user_filter
 from dzagent.ledger.slots import Slots
 from dzagent.ledger.snapshot import Snapshot, build_snapshot, undecodable
+from dzagent.ledger.transport import RpcClient
 from dzagent.model import Problem, UserType, unique
 
 MAX_CLIENT_IPS = 8
