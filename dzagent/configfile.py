@@ -26,6 +26,7 @@ from dzagent.config import (
 )
 from dzagent.errors import ConfigError
 from dzagent.files import absent
+from dzagent.linknames import LINK_NAME, LINK_NAME_RULE
 from dzagent.yamlfile import Item, Section
 
 _TOP = (
@@ -38,7 +39,6 @@ _DIRECTORIES = ("state", "run")
 _LINKS = ("unicast", "multicast")
 _DOUBLEZEROD = ("state", "socket", "unit")
 
-_LINK_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}", re.ASCII)
 _RESERVED_LINKS = frozenset({"lo", "all", "default", "gre0", "gretap0", "erspan0"})
 _UNIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,200}\.service", re.ASCII)
 _POLICY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}", re.ASCII)
@@ -297,10 +297,8 @@ def _links(top: Section) -> Links:
 
 def _link_name(item: Item) -> str:
     value = yamlfile.text(item)
-    if not _LINK_NAME.fullmatch(value):
-        raise item.expected(
-            "an interface name: 1 to 15 letters, digits, '_', '.', '-', not starting with . or -"
-        )
+    if not LINK_NAME.fullmatch(value):
+        raise item.expected(f"an interface name: {LINK_NAME_RULE}")
     if value in _RESERVED_LINKS:
         raise item.error(
             f"{value} is a name that the kernel uses itself; choose another, such as doublezero0"

@@ -12,6 +12,7 @@ from functools import cache
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Final
 
+from dzagent.linknames import LINK_NAME, LINK_NAME_RULE
 from dzagent.model import Link, ServiceName
 from dzagent.renderedlines import shown
 
@@ -23,7 +24,6 @@ MIN_MTU: Final = 68
 MAX_MTU: Final = 65_511
 """65535 less 24 bytes of outer headers: the kernel cuts a larger one down without a word (ip_tunnel_newlink)."""
 
-_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 _ALIAS: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}")
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,9}")
 _ADDRESS: Final = re.compile(r"(?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(?:\.(?!$)|$)){4}")
@@ -111,10 +111,8 @@ def _interface(text: str) -> IPv4Interface:
 
 def link_name(text: str) -> str:
     """Check the name of a link."""
-    if _NAME.fullmatch(text) is None:
-        raise Refused(
-            f"{shown(text)} is not a link name: 1 to 15 letters, digits, '_', '.', '-', not starting with . or -"
-        )
+    if LINK_NAME.fullmatch(text) is None:
+        raise Refused(f"{shown(text)} is not a link name: {LINK_NAME_RULE}")
     return text
 
 
