@@ -14,6 +14,8 @@ from dzagent.foreign.turns import CONDITION as FOREIGN
 from dzagent.foreign.turns import Hindrance
 from dzagent.guard import LEARNED
 from dzagent.held import Held
+from dzagent.hostfacts import Identity
+from dzagent.intent import IntentView
 from dzagent.kernel.watch import WatchView
 from dzagent.model import Problem
 from dzagent.neighbours import SHARED
@@ -49,35 +51,14 @@ def complaints(report: PassReport) -> list[str]:
 
 def judge(report: PassReport, services: Sequence[ServiceView], mode: str) -> list[Judgement]:
     """Return every condition of this pass as (type, status, reason, message)."""
-    identity = report.facts.identity
-    known = not isinstance(identity, Problem)
     sync, session = _in_sync(report, mode), session_up(report)
+    written = "what is begun and made is written down"
     return [
-        (
-            "IntentReadable",
-            "True" if report.intent.readable else "False",
-            "Read" if report.intent.readable else "Corrupt",
-            report.intent.message,
-        ),
-        (
-            "IdentityKnown",
-            "True" if known else "False",
-            "Known" if not isinstance(identity, Problem) else identity.code,
-            f"client IP {identity.client_ip}" if not isinstance(identity, Problem) else identity.message,
-        ),
+        ("IntentReadable", *_readable(report.intent)),
+        ("IdentityKnown", *_identity(report.facts.identity)),
         *ledger_conditions(report.view, report.age, enabled=report.intent.enabled),
-        (
-            "Rendered",
-            "False" if report.render_problem else "True",
-            "Failed" if report.render_problem else "Written",
-            report.render_problem or f"generation {report.generation}",
-        ),
-        (
-            "Journaled",
-            "False" if report.journal_problem else "True",
-            "Failed" if report.journal_problem else "Written",
-            report.journal_problem or "what is begun and made is written down",
-        ),
+        ("Rendered", *_written(report.render_problem, f"generation {report.generation}")),
+        ("Journaled", *_written(report.journal_problem, written)),
         sync,
         session,
         ("Conflict", *_conflict(report)),
@@ -90,6 +71,20 @@ def judge(report: PassReport, services: Sequence[ServiceView], mode: str) -> lis
         *([] if report.watch is None else [_watching(report.watch)]),
         _ready(report, services, sync, session),
     ]
+
+
+def _readable(intent: IntentView) -> tuple[Status, str, str]:
+    return ("True", "Read", intent.message) if intent.readable else ("False", "Corrupt", intent.message)
+
+
+def _identity(identity: Identity | Problem) -> tuple[Status, str, str]:
+    if isinstance(identity, Problem):
+        return "False", identity.code, identity.message
+    return "True", "Known", f"client IP {identity.client_ip}"
+
+
+def _written(problem: str | None, otherwise: str) -> tuple[Status, str, str]:
+    return ("False", "Failed", problem) if problem else ("True", "Written", otherwise)
 
 
 def _foreign(hindrance: Hindrance | None) -> tuple[Status, str, str]:

@@ -165,10 +165,18 @@ class Reporter:
         if self._asked is not None:
             failed = [o.message for o in report.outcomes if o.result in _FAILED]
             self.applied(self._asked, "failed" if failed else "applied", "; ".join(failed)[:500])
+        self._rest = self._found(report, slot, services)
+        self._publish()
+        made = self._written.get("plan.json", {}).get("made_at", self._clock())
+        plan = plan_json(report.plan, report.held, self._config.apply, made)
+        self._write("plan.json", plan, stamp="made_at")
+
+    def _found(self, report: PassReport, slot: int, services: Sequence[ServiceView]) -> dict[str, Any]:
+        """Return what a pass adds to the status document."""
         snapshot = report.view.snapshot
         identity = report.facts.identity
         known = not isinstance(identity, Problem)
-        self._rest = {
+        return {
             "enabled": report.intent.enabled,
             "intent_stamp": report.intent.stamp,
             "client_ip": str(identity.client_ip) if not isinstance(identity, Problem) else None,
@@ -183,10 +191,6 @@ class Reporter:
             "firewall": self._counts.show(report.after.nft),
             "matched_users": {n: int(known and n in report.wishes.granted) for n in SERVICE_NAMES},
         }
-        self._publish()
-        made = self._written.get("plan.json", {}).get("made_at", self._clock())
-        plan = plan_json(report.plan, report.held, self._config.apply, made)
-        self._write("plan.json", plan, stamp="made_at")
 
     def _complain(self, report: PassReport) -> None:
         """Log what is wrong, each thing once as long as it lasts."""
@@ -220,7 +224,7 @@ class Reporter:
         return views
 
     def _last_error(self, name: ServiceName, report: PassReport) -> LastError | None:
-        found = error_of(name, report, self._link(name))
+        found = error_of(name, report, self._config.links.of(name))
         if found is None:
             self._errors.pop(name, None)
             return None
@@ -231,12 +235,9 @@ class Reporter:
         self._errors[name] = LastError(code, message, since)
         return self._errors[name]
 
-    def _link(self, name: ServiceName) -> str:
-        return self._config.links.unicast if name == "unicast" else self._config.links.multicast
-
     def _count(self, report: PassReport) -> None:
         for name in SERVICE_NAMES:
-            link = self._link(name)
+            link = self._config.links.of(name)
             tried = (o for o in report.outcomes if o.result is not Result.BLOCKED)
             mine = [o for o in tried if concerns(o, name, link)]
             if not mine:
