@@ -467,7 +467,7 @@ def test_one_that_refuses_the_method_decides_the_class() -> None:
 
 
 def test_a_hanging_endpoint_leaves_time_for_the_next() -> None:
-    with serving(hang) as dead, serving(good) as fine, calling(dead.url, fine.url, timeout=0.6) as rpc:
+    with serving(hang) as dead, serving(good) as fine, calling(dead.url, fine.url, timeout=2.0) as rpc:
         assert rpc.call("x") == {"asked": "x"}
 
 
