@@ -16,11 +16,6 @@ from dzagent.policy import LedgerRules
 from dzagent.wishes import Texts, Wishes, keep_all, nothing
 
 
-def boot_seconds() -> float:
-    """Return seconds since boot, time asleep included (CLOCK_BOOTTIME)."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
 def is_stale(view: LedgerView, rules: LedgerRules, now: float) -> bool:
     """Tell whether the data is older than the policy likes, or has not come for that long."""
     age = view.age(now)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import Any
 
-from dzagent.age import boot_seconds
+from dzagent.bootclock import boot_seconds
 from dzagent.config import Config
 from dzagent.errors import ConfigError, LedgerError, StateError, Unreachable
 from dzagent.feed import Extras, LedgerFeed, LedgerView, Timing, restored_view, rpc_hosts

@@ -18,7 +18,7 @@ from dzagent.api.listeners import GROUP
 from dzagent.cli.main import main
 from dzagent.config import Config, Paths
 from dzagent.configfile import load_config
-from dzagent.daemon import main as dzagentd
+from dzagent.dzagentd import main as dzagentd
 from dzagent.policy import Policy
 
 ROOT = Path(__file__).resolve().parent.parent
