@@ -98,7 +98,7 @@ class Nft:
             and step.action is Action.CHANGE
             and "permitted" not in outcome.message
         ):
-            outcome = self._transact(step, self._exact(whole(_table(step))))
+            outcome = self._transact(step, self._exact(whole(_table(step.before), _table(step.target))))
         return outcome
 
     def _transact(self, step: Step, lines: Sequence[str]) -> Outcome:
@@ -115,13 +115,14 @@ class Nft:
 
     def _exact(self, lines: Sequence[str]) -> Sequence[str]:
         """Delete the very table that was seen: another of its name may have come into its place meanwhile."""
-        if self._handle and lines[0] == f"delete table {FAMILY} {TABLE}":
-            return (f"delete table {FAMILY} handle {self._handle}", *lines[1:])
-        return lines
+        if not self._handle:
+            return lines
+        by_name, by_handle = f"delete table {FAMILY} {TABLE}", f"delete table {FAMILY} handle {self._handle}"
+        return tuple(by_handle if line == by_name else line for line in lines)
 
 
-def _table(step: Step) -> NftTable:
-    return step.target if isinstance(step.target, NftTable) else NftTable()
+def _table(obj: object) -> NftTable:
+    return obj if isinstance(obj, NftTable) else NftTable()
 
 
 def _first(message: str) -> str:
