@@ -93,6 +93,11 @@ class Paths:
         return self.state / "undone.json"
 
     @property
+    def client_ip(self) -> Path:
+        """Who this host was when that was last found out."""
+        return self.state / "client-ip.json"
+
+    @property
     def trust(self) -> Path:
         """By which templates, policy, version and configuration each service was made."""
         return self.state / "trust.json"

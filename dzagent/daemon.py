@@ -45,6 +45,7 @@ from dzagent.ownership import Ownership
 from dzagent.parts import Parts
 from dzagent.policyfiles import PolicyFiles, loader
 from dzagent.reconcile import Reconciler
+from dzagent.remembered import RememberedIp
 from dzagent.render import Templates
 from dzagent.report import Reporter
 from dzagent.share import places
@@ -90,7 +91,12 @@ class Daemon:
         self._generations = GenerationWatch(lambda: self._watch.note(Touched(tables=True)))
         kernel = WatchedKernel(host, self._watch, time.monotonic, lambda: self._generations.healthy)
         self._probe = HostProbe(
-            config, policy, kernel, clock=time.monotonic, outside=_outside(config, self.wake)
+            config,
+            policy,
+            kernel,
+            clock=time.monotonic,
+            outside=_outside(config, self.wake),
+            remembered=RememberedIp(config.paths.client_ip),
         )
         self._ledger = LedgerSide(
             config,

@@ -51,6 +51,7 @@ def check_files(config_file: Path | None, policies: tuple[Path, ...]) -> int:
     except DzagentError as error:
         _say(str(error))
         return UNUSABLE
+    click.echo("configuration, policy and templates can be used")
     return 0
 
 
