@@ -19,7 +19,7 @@ from dzagent.kernel.nftdecode import Known, counts
 from dzagent.kernel.nftscript import script, whole
 from dzagent.kernel.run import Completed, Runner, run
 from dzagent.model import Action, Outcome, Result, Step
-from dzagent.nftmodel import FAMILY, TABLE, NftSeen, NftTable
+from dzagent.nftmodel import FAMILY, MARK, TABLE, NftSeen, NftTable
 
 LIST: Final = ("-j", "list", "table", FAMILY, TABLE)
 """Arguments of `nft` that make it print what `nftdecode` reads."""
@@ -89,7 +89,7 @@ class Nft:
         A transaction that this nft or this kernel refuses for good is tried once more as a whole new table.
         """
         try:
-            lines = self._exact(script(step))
+            lines = self._exact(_guarded(step))
         except KernelError as error:
             return Outcome(step, Result.PERMANENT, str(error))
         outcome = self._transact(step, lines)
@@ -118,6 +118,20 @@ class Nft:
         if self._handle and lines[0] == f"delete table {FAMILY} {TABLE}":
             return (f"delete table {FAMILY} handle {self._handle}", *lines[1:])
         return lines
+
+
+def _guarded(step: Step) -> Sequence[str]:
+    """Return the transaction of a step; one that changes a table begins with what only a table of ours can do.
+
+    Another one may have come into its place meanwhile, and a change names it by its name alone. To empty our mark, which
+    is empty, fails where there is none, and with it all the rest. A table without it is made anew, by its handle.
+    """
+    lines, before = script(step), step.before
+    if step.action is not Action.CHANGE or not isinstance(before, NftTable) or lines == whole(_table(step)):
+        return lines
+    if not any(chain.name == MARK for chain in before.chains):
+        return whole(_table(step))
+    return (f"flush chain {FAMILY} {TABLE} {MARK}", *lines)
 
 
 def _table(step: Step) -> NftTable:
