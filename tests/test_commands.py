@@ -113,6 +113,10 @@ def test_a_route_of_ours_of_another_type_is_changed_by_delete_and_add() -> None:
             "route del unicast 192.0.4.0/24 table 254 proto 210",
         ),
         (
+            Route(IPv4Network("192.0.5.0/24"), ROUTE.via, "doublezero0", 254, 210, extra=("nhid 5",)),
+            "route del unicast 192.0.5.0/24 table 254 proto 210",
+        ),
+        (
             Route(ANY, ROUTE.via, "doublezero0", 254, 210, extra=("onlink", "tos 0x10")),
             "route del unicast 0.0.0.0/0 tos 0x10 via 169.254.0.0 dev doublezero0 table 254 proto 210",
         ),

@@ -205,6 +205,7 @@ def test_source_for_tells_no_route_from_a_failure() -> None:
         == LINK.local
     )
     assert IpRoute(FakeRunner(fails("RTNETLINK answers: Network is unreachable", 2))).source_for(DST) is None
+    assert IpRoute(FakeRunner(fails("RTNETLINK answers: Permission denied", 2))).source_for(DST) is None
     with pytest.raises(ObservationError):
         IpRoute(FakeRunner(fails("Cannot open netlink socket", 1))).source_for(DST)
 

@@ -173,8 +173,13 @@ def _delete_address(address: Address, dev: str) -> str:
 
 
 def _delete_route(route: Route) -> str:
-    """Name a type before the prefix; nexthops and metrics are not needed, prefix, protocol and metric are."""
+    """Name a type before the prefix; nexthops and metrics are not needed, prefix, protocol and metric are.
+
+    A route with a nexthop object matches no gateway and no link, even if they are those that `ip` shows for it.
+    """
     words = {token.split(" ", 1)[0]: token for token in route.extra}
+    if "nhid" in words:
+        route = replace(route, via=None, dev=None)
     kind = words.get("type", "type unicast").removeprefix("type ")
     parts = [f"route del {kind} {route.dst}"]
     parts += [words["tos"]] if "tos" in words else []

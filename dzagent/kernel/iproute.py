@@ -30,7 +30,10 @@ MAX_SAID: Final = 500
 """Characters of what `ip` says that a message repeats: one that is no iproute2 prints how it is used."""
 
 _NO_TABLE: Final = re.compile(r"FIB table does not exist")
-_UNREACHABLE: Final = re.compile(r"unreachable|No route to host|prohibited|Invalid (argument|cross-device)")
+_UNREACHABLE: Final = re.compile(
+    r"unreachable|No route to host|prohibited|Permission denied|Invalid (argument|cross-device)"
+)
+"""What `ip route get` says where there is no way. It needs no rights: they are denied by a prohibit route or rule."""
 
 
 @dataclass(slots=True)
