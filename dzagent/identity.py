@@ -71,11 +71,13 @@ def choose_client_ip(
     default_source: IPv4Address | None,
     local_addresses: Sequence[IPv4Address],
     activated_user_ips: Collection[IPv4Address],
+    remembered: IPv4Address | None = None,
 ) -> tuple[IPv4Address, str] | Problem:
     """Return the client IP and where it is from, or why it is not known.
 
     A pin is used as it is, private or not. Else the source address of the default route counts if it is public,
-    else the one address of this host that an activated user names.
+    else the one address of this host that an activated user names, else the one that was it before: a ban or a
+    deletion takes away the user that named it, and must take effect all the same.
     """
     if pinned_config is not None:
         return pinned_config, "client_ip of the configuration"
@@ -84,6 +86,8 @@ def choose_client_ip(
     if default_source is not None and is_public_ipv4(default_source):
         return default_source, "source address of the default route"
     named = [ip for ip in unique(local_addresses) if ip in activated_user_ips]
+    if remembered in local_addresses and remembered is not None and len(named) != 1:
+        return remembered, "address of this host that was the client IP before"
     return _named_by_user(default_source, named)
 
 

@@ -19,7 +19,7 @@ from dzagent.actor import Acted, Actor, Round
 from dzagent.age import DataAge, is_stale
 from dzagent.audit import causes
 from dzagent.bgp.joining import Joiner, Learned
-from dzagent.bgp.speaker import BgpView
+from dzagent.bgp.view import BgpView
 from dzagent.contested import Contest
 from dzagent.doubt import services_up, textless
 from dzagent.drive import Drive, cpu_seconds
@@ -31,7 +31,6 @@ from dzagent.guard import own_addresses, withhold
 from dzagent.held import Held
 from dzagent.hostfacts import Facts
 from dzagent.intent import IntentView, settle
-from dzagent.judge import PassReport
 from dzagent.kernel.watchlines import NOTHING
 from dzagent.keyed import repairs
 from dzagent.marks import ownership
@@ -47,6 +46,7 @@ from dzagent.model import (
 from dzagent.neighbours import Neighbours, places
 from dzagent.ownership import without_renamed
 from dzagent.parts import Bgp, Parts
+from dzagent.passreport import PassReport
 from dzagent.plan import exact_keys
 from dzagent.plan_nft import table_handle
 from dzagent.planner import Planner, Setting

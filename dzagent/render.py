@@ -19,7 +19,8 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from dzagent.errors import GrammarError, TemplateError
-from dzagent.grammar import FILES, MAX_BYTES, NFT_FILE, mark, parse
+from dzagent.grammar import FILES, MAX_BYTES, NFT_FILE, parse
+from dzagent.ipvalues import mark
 from dzagent.model import Desired, KernelObject, Link, Origin, Rule, Service, ServiceName, Wanted
 from dzagent.nftgrammar import parse as parse_nft
 from dzagent.nftmodel import NftTable

@@ -11,7 +11,7 @@ from dzagent import __version__
 from dzagent.actor import Acted
 from dzagent.approvals import Approvals
 from dzagent.bgp.joining import Learned
-from dzagent.bgp.speaker import BgpView
+from dzagent.bgp.view import BgpView
 from dzagent.checkpoint import CheckpointFile, Pending, UndoneFile
 from dzagent.config import Config
 from dzagent.confirming import Confirming, Files, NoWayBack

@@ -17,11 +17,13 @@ import pytest
 from flask.testing import FlaskClient
 
 from dzagent.api import documents
-from dzagent.api.app import MAX_BODY, FileStore, create_app
+from dzagent.api.app import create_app
+from dzagent.api.bodies import MAX_BODY
+from dzagent.api.store import FileStore
 from dzagent.config import Config
-from dzagent.daemon import take_lock
 from dzagent.errors import StateError
 from dzagent.files import write_json
+from dzagent.lock import take_lock
 from dzagent.state import ApplyRequest, Intent, read_apply_request, read_approvals, read_intent
 from tests.api_fakes import NOW, UNICAST, World, ask, condition, loads
 

@@ -12,16 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dzagent import yamlfile
-from dzagent.config import (
-    PROGRAM_IDS,
-    Config,
-    Doublezerod,
-    Paths,
-    load_config,
-    parse_config,
-    redact_url,
-    refuse_client_ip,
-)
+from dzagent.config import PROGRAM_IDS, Config, Doublezerod, Paths, redact_url, refuse_client_ip
+from dzagent.configfile import load_config, parse_config
 from dzagent.errors import ConfigError, DzagentError
 from dzagent.share import find, share_dirs
 

@@ -11,8 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from dzagent.config import Config, Doublezerod, Paths
-from dzagent.daemon import LOCK_SECONDS, Daemon, main, take_lock
+from dzagent.daemon import Daemon
+from dzagent.dzagentd import main
 from dzagent.errors import StateError
+from dzagent.lock import LOCK_SECONDS, take_lock
 from dzagent.marks import ownership, read_marks
 from dzagent.notify import Pulse
 from dzagent.policy import Policy

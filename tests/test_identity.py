@@ -129,6 +129,18 @@ def test_of_several_named_ones_only_the_default_source_is_no_guess() -> None:
     assert doubt.code == "ClientIpAmbiguous"
 
 
+def test_who_we_were_comes_after_the_one_that_is_named_now() -> None:
+    before = (PRIVATE, "address of this host that was the client IP before")
+    local = [PRIVATE, PUBLIC2]
+    assert choose_client_ip(None, None, None, local, set(), PRIVATE) == before
+    assert choose_client_ip(None, None, None, local, {PRIVATE, PUBLIC2}, PRIVATE) == before
+    for named, default in (({PUBLIC2}, None), (set(), PUBLIC2)):
+        chosen = choose_client_ip(None, None, default, local, named, PRIVATE)
+        assert isinstance(chosen, tuple)
+        assert chosen[0] == PUBLIC2
+    assert isinstance(choose_client_ip(None, None, None, [PUBLIC2], set(), PRIVATE), Problem)
+
+
 @pytest.mark.parametrize("source", [None, PRIVATE])
 def test_an_unknown_client_ip_says_what_to_do(source: IPv4Address | None) -> None:
     doubt = choose_client_ip(None, None, source, [PRIVATE], {PUBLIC})

@@ -11,7 +11,7 @@ from dzagent.feed import LedgerView
 from dzagent.held import Held
 from dzagent.hostfacts import Facts, Identity
 from dzagent.intent import IntentView
-from dzagent.judge import PassReport, complaints, error_of, judge, kind_of_change, view
+from dzagent.judge import complaints, judge
 from dzagent.model import (
     SERVICE_NAMES,
     Action,
@@ -30,9 +30,11 @@ from dzagent.model import (
     Step,
 )
 from dzagent.ownership import Ownership
+from dzagent.passreport import PassReport
 from dzagent.policy import Policy
 from dzagent.render import Templates, parse_texts, render_service
 from dzagent.services import Host
+from dzagent.serviceview import error_of, kind_of_change, view
 from dzagent.share import find
 from dzagent.status import ServiceView
 from dzagent.wishes import Wishes, keep_all, nothing

@@ -12,10 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 from dzagent.checkpoint import CheckpointFile, Pending, UndoneFile
-from dzagent.daemon import main, take_lock
+from dzagent.dzagentd import main
 from dzagent.errors import KernelError, StateError
 from dzagent.journal import Journal
 from dzagent.kernel.detached import detach, reap
+from dzagent.lock import take_lock
 from dzagent.model import Result
 from dzagent.rollback import Rollback, finish
 from dzagent.undone import Undone

@@ -32,8 +32,10 @@ from dzagent.errors import (
     Unreachable,
     Unusable,
 )
+from dzagent.ledger.endpoints import Endpoint, endpoints
 from dzagent.ledger.jsonrpc import BYTES_PER_VALUE, printable, read_answer
-from dzagent.ledger.rpc import GRACE, Endpoint, Rpc, endpoints
+from dzagent.ledger.loopthread import GRACE
+from dzagent.ledger.rpc import Rpc
 
 TOKEN = "s3cret-token-0123456789"  # noqa: S105 - a made-up token, to see that it is never shown
 Reply = Callable[["Handler", dict[str, Any]], None]

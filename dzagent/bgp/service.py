@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from dzagent.bgp.changes import Changes
 from dzagent.bgp.engine import Engine, Peer
 from dzagent.bgp.exclude import ExcludeFile, Excludes, from_policy, from_route_config
 from dzagent.bgp.gate import Gate
@@ -17,7 +18,8 @@ from dzagent.bgp.peers import PeerStore
 from dzagent.bgp.publish import Publisher
 from dzagent.bgp.render import peer_of
 from dzagent.bgp.rules import ImportRules
-from dzagent.bgp.speaker import BgpView, Changes, Clocks, Limits, Speaker
+from dzagent.bgp.speaker import Clocks, Limits, Speaker
+from dzagent.bgp.view import BgpView
 from dzagent.config import Paths
 from dzagent.errors import StateError
 from dzagent.files import absent, write_atomic

@@ -19,9 +19,9 @@ from dzagent.bgp.bird import Bird, BirdFiles
 from dzagent.bgp.service import Bgp
 from dzagent.bgp.speaker import Clocks
 from dzagent.config import Config, Doublezerod, Paths
-from dzagent.daemon import GC_THRESHOLD
 from dzagent.desired import DesiredStore
 from dzagent.drive import KERNEL
+from dzagent.dzagentd import GC_THRESHOLD
 from dzagent.feed import LedgerView
 from dzagent.foreign.record import boot_id
 from dzagent.foreign.sight import Eyes, ForeignWatch

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
+from dzagent.bgp.changes import Changes
 from dzagent.bgp.joining import Installed, Learned
-from dzagent.bgp.speaker import BgpView, Changes
+from dzagent.bgp.view import BgpView
 from dzagent.config import Config, Intervals, Paths
 from dzagent.desired import DesiredStore
 from dzagent.drive import KERNEL
