@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from itertools import groupby
 from typing import Final, TypeAlias
@@ -28,6 +28,11 @@ MAX_SPLITS: Final = 32
 
 MAX_SAID: Final = 500
 """Characters of what `ip` says that a message repeats: one that is no iproute2 prints how it is used."""
+
+HIDDEN: Final = (
+    "if no link here has its name or endpoints, one that was moved to another network namespace has"
+)
+"""Why the kernel may refuse a tunnel that nobody can see: it is found by its endpoints where it was made."""
 
 _NO_TABLE: Final = re.compile(r"FIB table does not exist")
 _UNREACHABLE: Final = re.compile(
@@ -124,7 +129,10 @@ class IpRoute:
         index = _INDEX.search(done.stdout)
         if not failed and index is not None:
             self._indexes = {**self._indexes, name: int(index[1])}
-        return _outcome(step, done.code, {n: text for n, text in failed.items() if n <= len(script)})
+        outcome = _outcome(step, done.code, {n: text for n, text in failed.items() if n <= len(script)})
+        if outcome.result is Result.RACED:
+            return replace(outcome, message=f"{outcome.message} ({HIDDEN})")
+        return outcome
 
     def _run_tasks(self, tasks: Sequence[_Task], budget: _Budget) -> list[Outcome]:
         lines = [line for _, script in tasks for line in script]
