@@ -44,7 +44,8 @@ def loss(step: Step, service: ServiceName) -> Loss:
         return NO_LOSS
     names = {name for name, count in elements.items() if count} | (before.names - after.names)
     left = {chain.name: len(chain.rules) for chain in after.chains}
-    names |= {chain.name for chain in before.chains if rules and len(chain.rules) > left.get(chain.name, 0)}
+    if rules:
+        names |= {c.name for c in before.chains if len(c.rules) > left.get(c.name, len(c.rules))}
     had = _rules(before) + sum(len(one.elements) for one in before.sets)
     return Loss(gone, had, frozenset(names), f"{service} {before!r} {after!r}")
 

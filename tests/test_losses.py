@@ -54,6 +54,11 @@ def with_elements(*elements: NftInterval) -> NftTable:
         (replace(TABLE, sets=(replace(SET, name="unicast_t"),)), 0, set()),
         (replace(TABLE, sets=(replace(SET, type="inet_service"),)), 3, {"unicast_s"}),
         (replace(TABLE, chains=TABLE.chains[1:]), 0, set()),
+        (  # a rule moves to a chain that keeps its own, and an element goes
+            NftTable((NftChain("unicast_a", HOOK, (DROP,)), NftChain("unicast_b", HOOK, (DROP, DROP)))),
+            3,
+            {"unicast_s", "unicast_n"},
+        ),
         (NftTable(), 6, {"unicast_a", "unicast_s", "unicast_n"}),
         (None, 6, {"unicast_a", "unicast_s", "unicast_n"}),
     ],
@@ -63,6 +68,14 @@ def test_what_goes_is_counted_and_named(after: NftTable | None, gone: int, names
     found = loss(Step(action, vouch(TABLE, Proof.MARK), after, "x"), "unicast")
     assert (found.gone, set(found.names)) == (gone, names)
     assert found.had == (6 if gone else 0)
+
+
+def test_a_chain_that_keeps_its_rules_is_not_withheld() -> None:
+    other = NftChain("unicast_b", HOOK, (DROP,))
+    before = replace(TABLE, chains=(*TABLE.chains, other))
+    after = replace(before, chains=(TABLE.chains[0], NftChain("unicast_a", HOOK, ()), other))
+    found = loss(Step(Action.CHANGE, vouch(before, Proof.MARK), after, "x"), "unicast")
+    assert (found.gone, found.had, set(found.names)) == (3, 7, {"unicast_a"})
 
 
 def test_other_steps_take_nothing_from_the_table(world: Walled) -> None:
