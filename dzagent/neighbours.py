@@ -166,7 +166,7 @@ class Neighbours:
 
     def problems(self, desired: Desired, observed: Observed) -> tuple[Problem, ...]:
         """Return what a person should know of others in our places."""
-        self._look(*places(desired))
+        self._look((*places(desired), self._missing(desired, observed)))
         return (
             *beside_our_rules(desired, observed, self._protocol),
             *in_our_tables(self._told_once(desired, observed)),
@@ -176,21 +176,27 @@ class Neighbours:
 
     def _told_once(self, desired: Desired, observed: Observed) -> Mapping[int, Sequence[str]]:
         """Return the routes of others that no conflict of the plan tells: there, ours is missing."""
-        if not any(self._foreign.values()):
-            return {}
-        ours = {(r.table, _prefix(r)) for r in observed.routes if r.protocol == self._protocol}
-        wanted = {(obj.table, _prefix(obj)) for obj in desired.objects if isinstance(obj, Route)} - ours
+        missing = self._missing(desired, observed)
         return {
-            table: [line for line in lines if (table, _destination(line)) not in wanted]
+            table: [line for line in lines if (table, _destination(line)) not in missing]
             for table, lines in self._foreign.items()
         }
 
-    def _look(self, tables: Sequence[int], ends: Sequence[IPv4Address]) -> None:
+    def _missing(self, desired: Desired, observed: Observed) -> frozenset[tuple[int, str]]:
+        """Return the routes that we want and do not have, if any of others are known."""
+        if not any(self._foreign.values()):
+            return frozenset()
+        wanted = {(obj.table, _prefix(obj)) for obj in desired.objects if isinstance(obj, Route)}
+        there = (r for r in observed.routes if r.protocol == self._protocol and r.table in self._foreign)
+        return frozenset(wanted.difference((r.table, _prefix(r)) for r in there))
+
+    def _look(self, using: tuple[Sequence[int], Sequence[IPv4Address], frozenset[tuple[int, str]]]) -> None:
+        tables, ends, _ = using
         seen, at = self._looked
         pause = AGAIN_SECONDS if None in self._ways.values() or any(self._foreign.values()) else LOOK_SECONDS
-        if self._around is None or (seen == (tables, ends) and self._now() - at < pause):
+        if self._around is None or (seen == using and self._now() - at < pause):
             return
-        self._looked = ((tables, ends), self._now())
+        self._looked = (using, self._now())
         try:
             self._foreign = {table: self._around.foreign_routes(table, self._protocol) for table in tables}
             self._ways = {end: self._around.source_for(end) for end in ends}

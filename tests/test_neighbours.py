@@ -127,6 +127,16 @@ def test_a_route_beside_ours_is_told_since_no_conflict_is() -> None:
     assert codes(looking, desired, Observed(routes=(ours,))) == ["TableShared"]
 
 
+def test_a_route_that_made_room_for_ours_is_not_told_from_memory() -> None:
+    ours = Route(IPv4Network("203.0.113.9/32"), IPv4Address("169.254.0.0"), "doublezero0", 100, 210)
+    desired = Desired((*DESIRED.wanted, Wanted(ours, ORIGIN)))
+    around = Around({100: ("203.0.113.9 via 10.0.0.1 dev eth0",)})
+    looking = Neighbours(around, 210, lambda: 0.0)
+    assert [codes(looking, desired) for _ in range(3)] == [[]] * 3, "the plan's conflict tells it"
+    around.routes = {}
+    assert codes(looking, desired, Observed(routes=(ours,))) == []
+
+
 def test_somebody_who_may_have_come_is_looked_for_at_once() -> None:
     around = Around()
     looking = Neighbours(around, 210, lambda: 0.0)
