@@ -24,7 +24,8 @@ SERVICES = ("dzagentd.service", "dzagent-bird.service", "dzagent-api.service")
 PSS_LIMIT = 110_000
 """Kilobytes, all processes together."""
 FORBIDDEN = re.compile(
-    r"seccomp|SIGSYS|status=31|bad system call|not permitted|Traceback|permission denied", re.IGNORECASE
+    r"seccomp|SIGSYS|status=31|ended with -31|bad system call|not permitted|Traceback|permission denied",
+    re.IGNORECASE,
 )
 """What a sandbox that is too tight, or a bug, leaves in the journal."""
 NETWORK = (
@@ -174,6 +175,8 @@ def test_nothing_is_kept_from_working_by_the_sandbox(running: Box) -> None:
         assert get(running, path).returncode == 0, path
     running.must("systemctl", "restart", *SERVICES)
     wait_for("everything runs", lambda: all(map(running.active, SERVICES)), 30)
+    listens = ("pgrep", "--full", "/ip .* monitor ")
+    wait_for("the kernel is listened to", lambda: running.run(*listens).returncode == 0, 30)
     journal = running.journal("--unit=dzagent*")
     wrong = [line for line in journal.splitlines() if FORBIDDEN.search(line)]
     assert wrong == []
