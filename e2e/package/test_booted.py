@@ -241,6 +241,16 @@ def test_lost_directories_are_made_again(running: Box) -> None:
     assert running.active("dzagentd")
 
 
+def test_what_root_left_behind_keeps_nothing_from_starting(running: Box) -> None:
+    running.must("systemctl", "stop", "dzagentd")
+    running.must("sh", "-c", "rm -f /run/dzagent/agent/*")
+    running.must("dzagentd", "--teardown")
+    running.must("install", "-m", "600", "/dev/null", "/var/lib/dzagent/trust.json")
+    running.must("systemctl", "start", "dzagentd")
+    for name in ("/run/dzagent/agent/lock", "/var/lib/dzagent/trust.json"):
+        assert running.host().file(name).user == "dzagent", name
+
+
 def test_upgrade_refuses_no_request_and_leaves_the_engine(running: Box, newer: Path, older: Path) -> None:
     assert get(running, "/v3/status").returncode == 0
     bird, agent = running.main_pid("dzagent-bird"), running.main_pid("dzagentd")
