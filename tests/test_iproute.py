@@ -12,7 +12,8 @@ from dzagent.errors import KernelError, ObservationError
 from dzagent.kernel.failures import classify
 from dzagent.kernel.iproute import MAX_SPLITS, IpRoute, failures
 from dzagent.kernel.run import Completed
-from dzagent.model import Action, Address, Interest, Link, Result, Route, Rule, Step
+from dzagent.kernel.watchlines import Touched
+from dzagent.model import Action, Address, Interest, Link, Observed, Result, Route, Rule, Step
 from tests.owning import ours
 
 LINK = Link("doublezero0", IPv4Address("198.51.100.7"), IPv4Address("192.0.2.1"), 64, 1476, "dzagent:unicast")
@@ -28,11 +29,13 @@ class FakeRunner:
 
     done: Completed
     inputs: list[str] = field(default_factory=list)
+    args: list[str] = field(default_factory=list)
 
     def __call__(self, program: str, args: Sequence[str], stdin: str = "") -> Completed:
         assert program == "ip"
         assert args
         self.inputs.append(stdin)
+        self.args.append(" ".join(args))
         return self.done
 
 
@@ -204,6 +207,18 @@ def test_a_failed_observation_is_an_error() -> None:
     runner = FakeRunner(Completed(1, b"[]\n" * 5, b"Dump terminated\nCommand failed -:4\n"))
     with pytest.raises(ObservationError, match="Dump terminated"):
         IpRoute(runner).observe(Interest(210, ()))
+
+
+def test_what_is_read_alone_lets_the_kernel_choose_by_table() -> None:
+    runner, before = FakeRunner(Completed(0, b"[]\n", b"")), Observed(routes=(ROUTE,))
+    kernel, touched = IpRoute(runner), Touched(slots={(ROUTE.table, ROUTE.dst): None})
+    assert kernel.reread(Interest(210, ()), touched, before).routes == ()
+    assert runner.args == ["-4 -N -d -j route show exact 0.0.0.0/0 table 101 proto 210"]
+    runner.done = Completed(2, b"[", b"Error: ipv4: FIB table does not exist.\nDump terminated\n")
+    assert kernel.reread(Interest(210, ()), touched, before).routes == ()
+    runner.done = fails("Dump terminated", 2)
+    with pytest.raises(ObservationError, match="Dump terminated"):
+        kernel.reread(Interest(210, ()), touched, before)
 
 
 def test_source_for_tells_no_route_from_a_failure() -> None:

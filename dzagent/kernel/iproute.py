@@ -75,12 +75,25 @@ class IpRoute:
         what = reading(touched, interest)
         if not what.size:
             return before
-        done = self._run("ip", observe.OPTIONS, what.batch(interest))
-        if done.code != 0:
-            raise ObservationError(f"ip could not read the kernel's state (exit {done.code}): {done.message}")
-        observed = merge(done.stdout, what, interest, before, self._known)
+        observed = merge(self._read_again(what.lines(interest)), what, interest, before, self._known)
         self._indexes = {link.name: link.ifindex for link in observed.links}
         return observed
+
+    def _read_again(self, lines: Sequence[str]) -> bytes:
+        """Return the answers to these lines; raises ObservationError.
+
+        One line alone is a command, not a batch: only then does `ip` let the kernel choose by table and protocol,
+        instead of going through every route of the host (beside 1,000,000 others: 0.4 s). A missing table is an error
+        of such a command, and none in a batch.
+        """
+        alone = len(lines) == 1
+        args = (*observe.FORMAT, *lines[0].split()) if alone else observe.OPTIONS
+        done = self._run("ip", args, "" if alone else "".join(f"{line}\n" for line in lines))
+        if alone and done.code != 0 and _NO_TABLE.search(done.message):
+            return b"[]\n"
+        if done.code != 0:
+            raise ObservationError(f"ip could not read the kernel's state (exit {done.code}): {done.message}")
+        return done.stdout
 
     def apply(self, steps: Sequence[Step]) -> tuple[Outcome, ...]:
         """Run the steps in order in one process; raises KernelError only if `ip` cannot be started or has to be killed.
