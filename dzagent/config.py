@@ -103,6 +103,11 @@ class Paths:
         return self.state / "trust.json"
 
     @property
+    def last_policy(self) -> Path:
+        """The last good policy, for a start that finds a bad one."""
+        return self.state / "last-policy.yaml"
+
+    @property
     def checkpoint(self) -> Path:
         """How the last change is undone, and until when somebody may confirm it."""
         return self.agent / "rollback.json"

@@ -127,7 +127,10 @@ class Reconciler:
         """Run passes until told to stop. Stopping leaves the kernel as it is: stop is not disable."""
         parts, paths = self._parts, self._parts.config.paths
         rhythm = Rhythm(parts.config.intervals.resync, time.monotonic, random.random)
-        files = (paths.intent, paths.approval, paths.approvals, paths.confirmation)
+        files = (
+            *(paths.intent, paths.approval, paths.approvals, paths.confirmation),
+            *parts.templates.files,
+        )
         Drive(self, rhythm, cpu_seconds, self._rest, parts.watched, files).run(wake, stopping)
 
     def _rest(self, wait: Callable[[float], frozenset[str]], seconds: float) -> frozenset[str]:

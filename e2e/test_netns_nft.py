@@ -384,6 +384,14 @@ EDITS = [
     "add counter T extra",
     "add table T { flags dormant; }",
     "flush chain T unicast_leak\ndelete set T unicast_prefixes",
+    *(
+        f"flush chain T unicast_leak\ndelete set T unicast_prefixes\nadd {other}"
+        for other in (
+            "set T unicast_prefixes { type ipv4_addr; }",
+            "set T unicast_prefixes { type inet_service; flags interval; elements = { 7-9 }; }",
+            "map T unicast_prefixes { type ipv4_addr : verdict; }",
+        )
+    ),
     "flush chain T unicast_mss_out\ndelete chain T unicast_mss_out",
     "delete table T",
 ]

@@ -98,7 +98,7 @@ class Nft:
             and step.action is Action.CHANGE
             and "permitted" not in outcome.message
         ):
-            outcome = self._transact(step, self._exact(whole(_table(step))))
+            outcome = self._transact(step, self._exact(whole(_table(step.before), _table(step.target))))
         return outcome
 
     def _transact(self, step: Step, lines: Sequence[str]) -> Outcome:
@@ -115,27 +115,30 @@ class Nft:
 
     def _exact(self, lines: Sequence[str]) -> Sequence[str]:
         """Delete the very table that was seen: another of its name may have come into its place meanwhile."""
-        if self._handle and lines[0] == f"delete table {FAMILY} {TABLE}":
-            return (f"delete table {FAMILY} handle {self._handle}", *lines[1:])
-        return lines
+        if not self._handle:
+            return lines
+        by_name, by_handle = f"delete table {FAMILY} {TABLE}", f"delete table {FAMILY} handle {self._handle}"
+        return tuple(by_handle if line == by_name else line for line in lines)
 
 
 def _guarded(step: Step) -> Sequence[str]:
-    """Return the transaction of a step; one that changes a table begins with what only a table of ours can do.
+    """Return the transaction of a step; one that changes a table works on a table of ours alone.
 
-    Another one may have come into its place meanwhile, and a change names it by its name alone. To empty our mark, which
-    is empty, fails where there is none, and with it all the rest. A table without it is made anew, by its handle.
+    Another one may have come into its place meanwhile, and a change names it by its name. A table that is made anew is
+    deleted by its handle. Every other change empties our mark first, which is empty: that fails where there is none, and
+    with it all the rest.
     """
     lines, before = script(step), step.before
-    if step.action is not Action.CHANGE or not isinstance(before, NftTable) or lines == whole(_table(step)):
+    if step.action is not Action.CHANGE or not isinstance(before, NftTable):
         return lines
-    if not any(chain.name == MARK for chain in before.chains):
-        return whole(_table(step))
+    anew = whole(before, _table(step.target))
+    if lines == anew or not any(chain.name == MARK for chain in before.chains):
+        return anew
     return (f"flush chain {FAMILY} {TABLE} {MARK}", *lines)
 
 
-def _table(step: Step) -> NftTable:
-    return step.target if isinstance(step.target, NftTable) else NftTable()
+def _table(obj: object) -> NftTable:
+    return obj if isinstance(obj, NftTable) else NftTable()
 
 
 def _first(message: str) -> str:
