@@ -9,17 +9,19 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from dzagent.errors import KernelError, ObservationError
+from dzagent.errors import GrammarError, KernelError, ObservationError
 from dzagent.kernel.failures import advised, classify
 from dzagent.kernel.nftdecode import Known, counts
 from dzagent.kernel.nftscript import script, whole
 from dzagent.kernel.run import Completed, Runner, run
 from dzagent.model import Action, Outcome, Result, Step
 from dzagent.nftmodel import FAMILY, MARK, TABLE, NftSeen, NftTable
+from dzagent.nftvalues import ValueRefused
 
 LIST: Final = ("-j", "list", "table", FAMILY, TABLE)
 """Arguments of `nft` that make it print what `nftdecode` reads."""
@@ -98,7 +100,8 @@ class Nft:
             and step.action is Action.CHANGE
             and "permitted" not in outcome.message
         ):
-            outcome = self._transact(step, self._exact(whole(_table(step.before), _table(step.target))))
+            with suppress(KernelError):  # what stays as it is may be nothing that can be written
+                outcome = self._transact(step, self._exact(_anew(step)))
         return outcome
 
     def _transact(self, step: Step, lines: Sequence[str]) -> Outcome:
@@ -129,12 +132,19 @@ def _guarded(step: Step) -> Sequence[str]:
     with it all the rest.
     """
     lines, before = script(step), step.before
-    if step.action is not Action.CHANGE or not isinstance(before, NftTable):
+    if step.action is not Action.CHANGE or f"delete table {FAMILY} {TABLE}" in lines:
         return lines
-    anew = whole(before, _table(step.target))
-    if lines == anew or not any(chain.name == MARK for chain in before.chains):
-        return anew
+    if not any(chain.name == MARK for chain in _table(before).chains):
+        return _anew(step)
     return (f"flush chain {FAMILY} {TABLE} {MARK}", *lines)
+
+
+def _anew(step: Step) -> Sequence[str]:
+    """Return the transaction that makes the table anew. Raises KernelError for what cannot be written safely."""
+    try:
+        return whole(_table(step.before), _table(step.target))
+    except (GrammarError, ValueRefused) as error:
+        raise KernelError(f"No safe command: {error}.") from error
 
 
 def _table(obj: object) -> NftTable:
