@@ -81,8 +81,8 @@ class Gone:
 
     objects: int
     of_objects: int
-    pieces: int = 0
-    of_pieces: int = 0
+    pieces: int
+    of_pieces: int
 
     def __str__(self) -> str:
         table = f"{self.pieces} of {self.of_pieces} nftables rules and set elements"

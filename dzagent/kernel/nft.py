@@ -9,17 +9,19 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from dzagent.errors import KernelError, ObservationError
+from dzagent.errors import GrammarError, KernelError, ObservationError
 from dzagent.kernel.failures import advised, classify
 from dzagent.kernel.nftdecode import Known, counts
 from dzagent.kernel.nftscript import script, whole
 from dzagent.kernel.run import Completed, Runner, run
 from dzagent.model import Action, Outcome, Result, Step
 from dzagent.nftmodel import FAMILY, MARK, TABLE, NftSeen, NftTable
+from dzagent.nftvalues import ValueRefused
 
 LIST: Final = ("-j", "list", "table", FAMILY, TABLE)
 """Arguments of `nft` that make it print what `nftdecode` reads."""
@@ -98,7 +100,8 @@ class Nft:
             and step.action is Action.CHANGE
             and "permitted" not in outcome.message
         ):
-            outcome = self._transact(step, self._exact(_anew(step)))
+            with suppress(KernelError):  # what stays as it is may be nothing that can be written
+                outcome = self._transact(step, self._exact(_anew(step)))
         return outcome
 
     def _transact(self, step: Step, lines: Sequence[str]) -> Outcome:
@@ -122,31 +125,26 @@ class Nft:
 
 
 def _guarded(step: Step) -> Sequence[str]:
-    """Return the transaction of a step; one that changes a table by its name is for a table with our mark alone."""
-    lines, before = script(step), step.before
-    if step.action is not Action.CHANGE or not isinstance(before, NftTable):
-        return lines
-    return _by_mark(before, lines) if _is_marked(before) else _anew(step)
+    """Return the transaction of a step; one that changes a table works on a table of ours alone.
 
-
-def _anew(step: Step) -> Sequence[str]:
-    before = _table(step.before)
-    return _by_mark(before, whole(before, _table(step.target)))
-
-
-def _by_mark(before: NftTable, lines: Sequence[str]) -> Sequence[str]:
-    """Begin with what only a table of ours can do, unless it goes by its handle.
-
-    Another one may have come into its place meanwhile. To empty our mark, which is empty, fails where there is none,
-    and with it all the rest.
+    Another one may have come into its place meanwhile, and a change names it by its name. A table that is made anew is
+    deleted by its handle. Every other change empties our mark first, which is empty: that fails where there is none, and
+    with it all the rest.
     """
-    if lines[0] == f"delete table {FAMILY} {TABLE}" or not _is_marked(before):
+    lines, before = script(step), step.before
+    if step.action is not Action.CHANGE or f"delete table {FAMILY} {TABLE}" in lines:
         return lines
+    if not any(chain.name == MARK for chain in _table(before).chains):
+        return _anew(step)
     return (f"flush chain {FAMILY} {TABLE} {MARK}", *lines)
 
 
-def _is_marked(table: NftTable) -> bool:
-    return any(chain.name == MARK for chain in table.chains)
+def _anew(step: Step) -> Sequence[str]:
+    """Return the transaction that makes the table anew. Raises KernelError for what cannot be written safely."""
+    try:
+        return whole(_table(step.before), _table(step.target))
+    except (GrammarError, ValueRefused) as error:
+        raise KernelError(f"No safe command: {error}.") from error
 
 
 def _table(obj: object) -> NftTable:
