@@ -115,6 +115,23 @@ def test_a_policy_that_hides_another_of_its_name_is_seen(tmp_path: Path) -> None
     assert files.sound == Policy()
 
 
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("protocol: 210\ntunnel: \x1b\n", "site.yaml:2: not valid YAML"),
+        (
+            "protocol: 210\nextends: /nowhere/x.yaml\n",
+            "site.yaml:2: extends: /nowhere/x.yaml: cannot be read",
+        ),
+    ],
+)
+def test_whatever_is_wrong_has_a_line(site: Site, text: str, where: str) -> None:
+    files = site.start()
+    site.write(text)
+    assert looks(files)
+    assert where in files.problem
+
+
 def test_the_exclude_list_alone_needs_nothing_anew(site: Site) -> None:
     files = site.start()
     site.write("bgp: {exclude: [192.0.2.1]}\n")
