@@ -17,6 +17,7 @@ from dzagent.errors import ConfigError
 from dzagent.policy import Policy, load_policy, parse_policy
 from dzagent.policyfiles import PolicyFiles, loader, policy_or_last_good
 from dzagent.policytext import policy_text
+from dzagent.render import Templates
 from dzagent.share import find
 
 POLICIES = find("policies")
@@ -231,3 +232,10 @@ def test_the_agent_runs_again_for_another_policy_and_says_nothing_of_an_end(tmp_
     life.stopping.set()
     assert again._ends()
     assert not again._renewed
+
+
+def test_the_loop_looks_at_every_place_of_a_template(tmp_path: Path) -> None:
+    templates = Templates((tmp_path / "mine", find("templates")))
+    assert tmp_path / "mine" / "nftables.j2" in templates.files
+    assert find("templates") / "nftables.j2" in templates.files
+    assert all(path.suffix == ".j2" for path in templates.files)
