@@ -118,6 +118,11 @@ class Paths:
         return self.agent / "accepted.json"
 
     @property
+    def gone(self) -> Path:
+        """How much went without a proven cause within the last hour."""
+        return self.agent / "gone.json"
+
+    @property
     def forget(self) -> Path:
         """A person's word that what is known of the ledger is to be forgotten."""
         return self.state / "intent" / "forget.json"

@@ -522,6 +522,19 @@ def test_a_table_that_took_the_place_of_ours_is_not_deleted(host: Walls, foreign
     assert "inet dzagent" in host.run("host", "nft", "list", "tables")
 
 
+def test_a_table_that_took_the_place_of_ours_is_not_changed(host: Walls, foreign: Nft) -> None:
+    """It has chains and sets of the same names, and is not ours all the same."""
+    host.load(DEFAULT)
+    host.run("host", "nft", "flush chain inet dzagent unicast_input")
+    (step,) = make_plan(wanted(DEFAULT), Observed(nft=foreign.observe()), OWNER).steps
+    assert step.action is Action.CHANGE
+    theirs = "add chain inet dzagent unicast_input; add rule inet dzagent unicast_input tcp dport 7 drop"
+    host.run("host", "nft", f"delete table inet dzagent; add table inet dzagent; {theirs}")
+    before = host.run("host", "nft", "-a", "list", "table", "inet", "dzagent")
+    assert foreign.apply(step).result is Result.RACED
+    assert host.run("host", "nft", "-a", "list", "table", "inet", "dzagent") == before
+
+
 @settings(
     max_examples=60, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
