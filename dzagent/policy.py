@@ -190,7 +190,12 @@ def _load(path: Path, search: tuple[Path, ...], above: tuple[Path, ...], trail: 
         raise named.error(f"policies extend each other in a circle: {names}")
     if len(chain) >= MAX_EXTENDS:
         raise named.error(f"more than {MAX_EXTENDS} policies extend each other")
-    return parse_policy(item, str(path), _load(base, search, chain, trail))
+    try:
+        return parse_policy(item, str(path), _load(base, search, chain, trail))
+    except ConfigError as error:
+        if error.file == str(base) and not error.line:
+            raise named.error(str(error)) from None
+        raise
 
 
 def find_policy(name: str, search: tuple[Path, ...], trail: dict[Path, Stamp] | None = None) -> Path:

@@ -105,7 +105,8 @@ def parse(data: bytes, file: str) -> Item | None:
             f"not valid YAML: {error.problem or error.context}", file=file, line=line
         ) from error
     except yaml.YAMLError as error:  # a character that YAML does not allow; this class carries no line
-        raise ConfigError(f"not valid YAML: {_one_line(str(error))}", file=file) from error
+        line = text.count("\n", 0, getattr(error, "position", 0)) + 1
+        raise ConfigError(f"not valid YAML: {_one_line(str(error))}", file=file, line=line) from error
     return None if node is None else Item(node, file)
 
 

@@ -17,6 +17,7 @@ from dzagent.errors import ConfigError
 from dzagent.policy import Policy, load_policy, parse_policy
 from dzagent.policyfiles import PolicyFiles, loader, policy_or_last_good
 from dzagent.policytext import policy_text
+from dzagent.render import Templates
 from dzagent.share import find
 
 POLICIES = find("policies")
@@ -113,6 +114,23 @@ def test_a_policy_that_hides_another_of_its_name_is_seen(tmp_path: Path) -> None
     (tmp_path / "strict.yaml").write_text("{}\n")
     assert looks(files)
     assert files.sound == Policy()
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("protocol: 210\ntunnel: \x1b\n", "site.yaml:2: not valid YAML"),
+        (
+            "protocol: 210\nextends: /nowhere/x.yaml\n",
+            "site.yaml:2: extends: /nowhere/x.yaml: cannot be read",
+        ),
+    ],
+)
+def test_whatever_is_wrong_has_a_line(site: Site, text: str, where: str) -> None:
+    files = site.start()
+    site.write(text)
+    assert looks(files)
+    assert where in files.problem
 
 
 def test_the_exclude_list_alone_needs_nothing_anew(site: Site) -> None:
@@ -214,3 +232,10 @@ def test_the_agent_runs_again_for_another_policy_and_says_nothing_of_an_end(tmp_
     life.stopping.set()
     assert again._ends()
     assert not again._renewed
+
+
+def test_the_loop_looks_at_every_place_of_a_template(tmp_path: Path) -> None:
+    templates = Templates((tmp_path / "mine", find("templates")))
+    assert tmp_path / "mine" / "nftables.j2" in templates.files
+    assert find("templates") / "nftables.j2" in templates.files
+    assert all(path.suffix == ".j2" for path in templates.files)
