@@ -103,6 +103,11 @@ class Paths:
         return self.state / "trust.json"
 
     @property
+    def last_policy(self) -> Path:
+        """The last good policy, for a start that finds a bad one."""
+        return self.state / "last-policy.yaml"
+
+    @property
     def checkpoint(self) -> Path:
         """How the last change is undone, and until when somebody may confirm it."""
         return self.agent / "rollback.json"
@@ -111,6 +116,11 @@ class Paths:
     def accepted(self) -> Path:
         """What a person has let past the guard, and is in the kernel."""
         return self.agent / "accepted.json"
+
+    @property
+    def gone(self) -> Path:
+        """How much went without a proven cause within the last hour."""
+        return self.agent / "gone.json"
 
     @property
     def forget(self) -> Path:

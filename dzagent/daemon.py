@@ -13,6 +13,7 @@ from types import FrameType
 
 from dzagent import __version__
 from dzagent.bgp.bird import Bird, BirdFiles
+from dzagent.bgp.exclude import PolicyList
 from dzagent.bgp.service import Bgp
 from dzagent.bgp.speaker import Clocks
 from dzagent.bootclock import boot_seconds
@@ -42,7 +43,7 @@ from dzagent.notify import Pulse
 from dzagent.outside import Outside
 from dzagent.ownership import Ownership
 from dzagent.parts import Parts
-from dzagent.policy import find_policy, load_policy
+from dzagent.policyfiles import PolicyFiles, loader
 from dzagent.reconcile import Reconciler
 from dzagent.remembered import RememberedIp
 from dzagent.render import Templates
@@ -54,19 +55,33 @@ from dzagent.wake import Wake, WakeSocket
 log = logging.getLogger(__name__)
 
 
+class Life:
+    """What a process keeps while a new policy replaces everything else in it."""
+
+    def __init__(self, config: Config) -> None:
+        """Raises ConfigError if there is no policy to use."""
+        self.stopping = threading.Event()
+        self.policies = PolicyFiles(loader(config.policy, policy_places()), config.paths.last_policy)
+
+
 class Daemon:
     """The running agent: one loop, one thread that polls the ledger, one that watches BGP, one wake socket."""
 
     def __init__(
-        self, config: Config, pulse: Pulse | None = None, helper: Callable[[], None] | None = None
+        self,
+        config: Config,
+        pulse: Pulse | None = None,
+        helper: Callable[[], None] | None = None,
+        life: Life | None = None,
     ) -> None:
         """helper: starts what undoes an unconfirmed change if this process dies; None where something else does."""
         self._config = config
         self._pulse = pulse or Pulse()
-        self._stopping = threading.Event()
+        life = life or Life(config)
+        self._stopping, self._policies = life.stopping, life.policies
+        self._renewed = False
         self.wake = Wake()
-        policy_file = find_policy(config.policy, policy_places())
-        policy = load_policy(policy_file)
+        policy = self._policies.take()
         templates = Templates([config.templates, *places("templates")])
         self._marks = ownership(config, policy)
         runner = partial(beating, beat=self._pulse.beat)
@@ -95,7 +110,7 @@ class Daemon:
             Bird(BirdFiles(config.paths.engine, config.paths.sessions, policy.bgp.port), templates),
             policy,
             config.paths,
-            policy_file=policy_file,
+            policy_list=PolicyList(self._policies),
             clocks=Clocks(time.time, time.monotonic),
             on_change=self.wake.set,
         )
@@ -125,10 +140,11 @@ class Daemon:
             )
         )
 
-    def run(self) -> None:
-        """Run until SIGTERM or SIGINT. Tunnels, routes and rules stay: stop is not disable."""
+    def run(self) -> bool:
+        """Run until SIGTERM or SIGINT, or a new policy (true). Tunnels, routes and rules stay: stop is not disable."""
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
+        signal.signal(signal.SIGHUP, self._reload)
         _record(self._config, self._marks)
         self._socket.start()
         self._watch.start()
@@ -141,15 +157,26 @@ class Daemon:
             "dzagentd %s started: network %s, mode %s", __version__, self._config.network, self._config.apply
         )
         try:
-            self._reconciler.run(self.wake, self._stopping.is_set)
+            self._reconciler.run(self.wake, self._ends)
         finally:
-            self._pulse.stopping()
+            if not self._renewed:
+                self._pulse.stopping()
             self._generations.stop()
             self._watch.stop()
             self._bgp.stop()
             self._ledger.stop()
             self._socket.stop()
-        log.info("dzagentd stopped; what it set up stays in place")
+        if not self._renewed:
+            log.info("dzagentd stopped; what it set up stays in place")
+        return self._renewed
+
+    def _ends(self) -> bool:
+        """Whether the loop ends: for good, or for another policy, which everything is made anew from."""
+        self._renewed = not self._stopping.is_set() and self._policies.renewed
+        return self._renewed or self._stopping.is_set()
+
+    def _reload(self, _signal: int, _frame: FrameType | None) -> None:
+        self._policies.again()
 
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping.set()

@@ -44,13 +44,15 @@ def helper_of(config: Config) -> Callable[[], None] | None:
 
 
 def _run(config: Config) -> None:
-    from dzagent.daemon import Daemon
+    from dzagent.daemon import Daemon, Life
     from dzagent.notify import pulse_of
 
     lock = take_lock(config.paths.lock)
     gc.set_threshold(*GC_THRESHOLD)
     helper = helper_of(config)  # first: the pulse takes the service manager's variables away
-    Daemon(config, pulse_of(os.environ, os.getpid()), helper).run()
+    pulse, life = pulse_of(os.environ, os.getpid()), Life(config)
+    while Daemon(config, pulse, helper, life).run():
+        pass
     os.close(lock)
 
 
@@ -100,7 +102,7 @@ def main(config_file: Path | None, *, check: bool, teardown: bool, rollback: boo
     """Keep this host's DoubleZero tunnels equal to what the ledger says.
 
     Runs in the foreground and logs to standard error. Needs CAP_NET_ADMIN. SIGTERM ends it and leaves the
-    tunnels as they are; `dzagent disable` takes them down.
+    tunnels as they are; `dzagent disable` takes them down. SIGHUP reads the policy again.
 
     --teardown needs neither a ledger nor a usable configuration; no other dzagentd may run.
     """

@@ -17,7 +17,7 @@ from dzagent.held import Held
 from dzagent.hostfacts import Identity
 from dzagent.intent import IntentView
 from dzagent.kernel.watch import WatchView
-from dzagent.model import Problem
+from dzagent.model import Problem, Result
 from dzagent.neighbours import SHARED
 from dzagent.passreport import PassReport
 from dzagent.rhythm import UNWATCHED
@@ -201,7 +201,8 @@ def _in_sync(report: PassReport, mode: str) -> Judgement:
     waits = _waiting(report, mode, _count(steps))
     if waits is not None:
         return waits
-    why = failed[0].message if failed else "they are retried"
+    raced = [o for o in report.outcomes if o.result is Result.RACED and o.step in left]
+    why = next((outcome.message for outcome in (*failed, *raced)), "they are retried")
     return ("InSync", "False", "StepsLeft", f"{_count(steps)} left: {why}")
 
 

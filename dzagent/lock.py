@@ -25,7 +25,7 @@ def take_lock(
         path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise StateError(f"{path} cannot be opened ({error.strerror})") from error
+        raise StateError(f"{path} cannot be opened ({error.strerror}){_advice(error)}") from error
     tries = max(1, round(patience / LOCK_STEP))
     for left in reversed(range(tries)):
         try:
@@ -38,3 +38,10 @@ def take_lock(
         else:
             break
     return fd
+
+
+def _advice(error: OSError) -> str:
+    """What to do about a lock that cannot be opened, where that can be known."""
+    if isinstance(error, PermissionError):
+        return "; use sudo, or start the service: systemctl start dzagentd"
+    return ""

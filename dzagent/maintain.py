@@ -24,6 +24,7 @@ from dzagent.lock import take_lock
 from dzagent.marks import ownership
 from dzagent.model import SERVICE_NAMES
 from dzagent.policy import SITE_POLICIES, Policy, find_policy, load_policy
+from dzagent.policyfiles import loader, policy_or_last_good
 from dzagent.render import Templates
 from dzagent.rollback import Rollback
 from dzagent.share import places
@@ -81,9 +82,10 @@ def remove_all(
 def undo_unconfirmed(config: Config, *, wait: bool) -> int:
     """Undo the change that nobody has confirmed, without the rest of the agent; see `Rollback.run`.
 
-    Raises DzagentError for a policy that cannot be used.
+    Goes by the last good policy if the present one cannot be used; raises DzagentError if there is none.
     """
-    owner = ownership(config, load_policy(find_policy(config.policy, policy_places())))
+    load = loader(config.policy, policy_places())
+    owner = ownership(config, policy_or_last_good(load, config.paths.last_policy))
     return Rollback(
         file=CheckpointFile(config.paths.checkpoint, owner, here()),
         undone=UndoneFile(config.paths.undone, owner),

@@ -43,7 +43,8 @@ from dzagent.model import (
     Problem,
     ServiceName,
 )
-from dzagent.neighbours import Neighbours
+from dzagent.neighbours import Neighbours, places
+from dzagent.ownership import without_renamed
 from dzagent.parts import Bgp, Parts
 from dzagent.passreport import PassReport
 from dzagent.plan import exact_keys
@@ -126,7 +127,10 @@ class Reconciler:
         """Run passes until told to stop. Stopping leaves the kernel as it is: stop is not disable."""
         parts, paths = self._parts, self._parts.config.paths
         rhythm = Rhythm(parts.config.intervals.resync, time.monotonic, random.random)
-        files = (paths.intent, paths.approval, paths.approvals, paths.confirmation)
+        files = (
+            *(paths.intent, paths.approval, paths.approvals, paths.confirmation),
+            *parts.templates.files,
+        )
         Drive(self, rhythm, cpu_seconds, self._rest, parts.watched, files).run(wake, stopping)
 
     def _rest(self, wait: Callable[[float], frozenset[str]], seconds: float) -> frozenset[str]:
@@ -181,6 +185,8 @@ class Reconciler:
 
     def _pass(self) -> Passed:
         self._ground, self._passed_at = None, self._parts.now()
+        if self._parts.watched is not None and self._parts.watched.news().around:
+            self._neighbours.again()
         self._safeguards.first(self._parts.intent.read())
         observed = self._look()
         standing = any(self._owner.owns(link) for link in observed.links)
@@ -266,7 +272,7 @@ class Reconciler:
 
     def _look_around(self, observed: Observed, intent: IntentView) -> tuple[LedgerView, Facts]:
         """Find out who we may be before the ledger is asked: a poll without a client IP would prove nothing."""
-        changed = self._parts.probe.look(observed, intent.client_ip)
+        changed = self._parts.probe.look(without_renamed(observed, self._owner), intent.client_ip)
         self._parts.feed.enable(intent.enabled is True)
         if changed:
             self._parts.feed.poke()
@@ -357,6 +363,8 @@ class Reconciler:
 
     def _observe_keys(self, desired: Desired, observed: Observed) -> Observed:
         """Look again if the plan needs to know who holds keys that were not read: steady state never does."""
+        tables, ends = places(desired)
+        self._interest = replace(self._interest, tables=tables, ends=ends)
         keys = exact_keys(desired, observed, self._owner, self._joiner.contested)
         if set(keys) <= set(self._interest.exact):
             if len(keys) < len(self._interest.exact):

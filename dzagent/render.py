@@ -71,6 +71,11 @@ class Templates:
             autoescape=False,  # commands, not HTML: _plain and the grammar check what is written
         )
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that could be a template, there or not."""
+        return tuple(directory / name for directory in self._directories for name in _TEMPLATES.values())
+
     def digest(self) -> str:
         """Return a short hash of all templates' sources. Raises TemplateError if one cannot be read."""
         sources = "\0".join(self._load(name).source for name in _TEMPLATES.values())

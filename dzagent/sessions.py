@@ -9,7 +9,7 @@ from dzagent.errors import EngineGone
 from dzagent.model import Problem, ServiceName
 from dzagent.passreport import PassReport
 
-_REMARKS = frozenset({"ExcludeList", "ZebraAdopts"})
+_REMARKS = frozenset({"ExcludeList", "PolicyRefused", "ZebraAdopts"})
 """Problems of BGP that leave its sessions as they are."""
 
 NO_ENGINE = "EngineAbsent"

@@ -263,8 +263,15 @@ def _read(path: Path) -> bytes:
     try:
         return read_bytes(path, MAX_BYTES)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"cannot be read: {reason}", file=str(path)) from error
+        raise ConfigError(f"cannot be read: {_reason(error)}", file=str(path)) from error
+
+
+def _reason(error: OSError | ValueError) -> str:
+    """Why a file cannot be read, and what to do about it where that can be known."""
+    reason = getattr(error, "strerror", None) or str(error)
+    if isinstance(error, PermissionError):
+        return f"{reason}; use sudo or join its group, and let the group dzagent read it, for the services"
+    return reason
 
 
 def _only_plain_data(text: str, file: str) -> None:

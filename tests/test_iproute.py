@@ -186,6 +186,13 @@ def test_an_object_that_cannot_be_written_safely_stops_no_other() -> None:
     assert [outcome.result for outcome in outcomes] == [Result.PERMANENT, Result.RACED]
 
 
+def test_a_tunnel_that_nobody_can_see_is_explained() -> None:
+    runner = FakeRunner(fails("RTNETLINK answers: File exists\nCommand failed -:1\n"))
+    (outcome,) = IpRoute(runner).apply([step(Action.ADD, LINK)])
+    assert outcome.result is Result.RACED
+    assert "File exists (if no link here has its name or endpoints" in outcome.message
+
+
 def test_links_are_deleted_by_the_index_that_was_observed() -> None:
     link = '[{"ifindex":7,"ifname":"doublezero0","flags":[],"mtu":1476}]\n'
     runner = FakeRunner(Completed(0, (link + "[]\n" * 4).encode(), b""))
@@ -220,6 +227,7 @@ def test_source_for_tells_no_route_from_a_failure() -> None:
         == LINK.local
     )
     assert IpRoute(FakeRunner(fails("RTNETLINK answers: Network is unreachable", 2))).source_for(DST) is None
+    assert IpRoute(FakeRunner(fails("RTNETLINK answers: Permission denied", 2))).source_for(DST) is None
     with pytest.raises(ObservationError):
         IpRoute(FakeRunner(fails("Cannot open netlink socket", 1))).source_for(DST)
 

@@ -169,6 +169,14 @@ def test_each_trouble_has_its_condition(
     assert conditions(report(**changes))[kind][:2] == expected
 
 
+def test_what_is_left_says_why_also_where_somebody_was_faster() -> None:
+    left, raced = Plan("id", ((MAKE,),)), Outcome(MAKE, Result.RACED, "File exists")
+    assert conditions(report(plan=left))["InSync"][2].endswith("they are retried")
+    assert conditions(report(plan=left, outcomes=(raced,)))["InSync"][2].endswith("left: File exists")
+    failed = Outcome(MAKE, Result.TRANSIENT, "busy")
+    assert conditions(report(plan=left, outcomes=(raced,), failing=(failed,)))["InSync"][2].endswith("busy")
+
+
 def test_in_manual_mode_the_condition_says_what_to_type() -> None:
     status, why, text = conditions(report(plan=Plan("abcd", ((MAKE,),))), "manual")["InSync"]
     assert (status, why) == ("False", "Waiting")

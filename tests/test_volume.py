@@ -25,7 +25,7 @@ from dzagent.model import (
 from dzagent.ownership import Ownership
 from dzagent.plan import make_plan
 from dzagent.policy import GuardRules
-from dzagent.volume import Rate, Unproven, excessive, too_large_a_share, too_many, too_often
+from dzagent.volume import Unproven, excessive, too_large_a_share, too_many, too_often
 
 ANY = IPv4Network("0.0.0.0/0")
 LINKS: dict[ServiceName, str] = {"unicast": "doublezero0", "multicast": "doublezero1"}
@@ -118,12 +118,7 @@ def test_a_rebuilt_link_does_not_go() -> None:
     assert withheld(rebuilt, GuardRules(removals=0, share=0, per_hour=0), seen=seen) == (0, "")
 
 
-def test_what_went_before_counts_for_an_hour() -> None:
-    rate = Rate()
-    rate.note({"unicast": 5}, 100.0)
-    rate.note({"unicast": 2, "multicast": 0}, 3000.0)
-    assert rate.recent(3600.0) == {"unicast": 7}
-    assert rate.recent(3701.0) == {"unicast": 2}
+def test_what_went_before_counts() -> None:
     assert withheld(LESS_TEN, replace(LOOSE, per_hour=16), replace(WHY, recent={"unicast": 7}))[0] == 10
     assert withheld(LESS_TEN, replace(LOOSE, per_hour=17), replace(WHY, recent={"unicast": 7}))[0] == 0
 
@@ -154,10 +149,3 @@ def test_only_what_is_ours_and_of_the_service_counts_into_the_whole() -> None:
 
 def test_all_of_one_object_is_all() -> None:
     assert too_large_a_share(1, 1, replace(LOOSE, share=99)) == "that is 100 %, guard.share is 99 %"
-
-
-def test_what_went_an_hour_ago_is_forgotten() -> None:
-    rate = Rate()
-    rate.note({"unicast": 3}, 1000.0)
-    assert rate.recent(1000.0 + Rate.HOUR - 1) == {"unicast": 3}
-    assert rate.recent(1000.0 + Rate.HOUR) == {}

@@ -85,6 +85,7 @@ class Api:
             documents.read_intent_file(paths.intent),
             documents.agent_state(paths, status.content),
             self.clock(),
+            documents.full_disk(paths.agent),
         )
 
     def status_v3(self) -> Response:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from itertools import groupby
 from typing import Final, TypeAlias
 
 from dzagent.errors import KernelError, ObservationError
 from dzagent.kernel import observe
-from dzagent.kernel.commands import batch_lines
+from dzagent.kernel.commands import batch_lines, on_trial
 from dzagent.kernel.failures import advised, classify, worst
 from dzagent.kernel.rereading import merge, reading
 from dzagent.kernel.run import Completed, Runner, run
@@ -29,8 +29,16 @@ MAX_SPLITS: Final = 32
 MAX_SAID: Final = 500
 """Characters of what `ip` says that a message repeats: one that is no iproute2 prints how it is used."""
 
+HIDDEN: Final = (
+    "if no link here has its name or endpoints, one that was moved to another network namespace has"
+)
+"""Why the kernel may refuse a tunnel that nobody can see: it is found by its endpoints where it was made."""
+
 _NO_TABLE: Final = re.compile(r"FIB table does not exist")
-_UNREACHABLE: Final = re.compile(r"unreachable|No route to host|prohibited|Invalid (argument|cross-device)")
+_UNREACHABLE: Final = re.compile(
+    r"unreachable|No route to host|prohibited|Permission denied|Invalid (argument|cross-device)"
+)
+"""What `ip route get` says where there is no way. It needs no rights: they are denied by a prohibit route or rule."""
 
 
 @dataclass(slots=True)
@@ -105,12 +113,22 @@ class IpRoute:
     def _run_all(self, tasks: Sequence[_Task]) -> list[Outcome]:
         outcomes: list[Outcome] = []
         budget = _Budget(MAX_SPLITS)
-        for new_links, group in groupby(tasks, key=_makes_link):
-            if new_links:
+        for kind, group in groupby(tasks, key=_kind):
+            if kind == "new link":
                 outcomes += [self._make_link(step, script) for step, script in group]
+            elif kind == "on trial":
+                outcomes += self._try_tasks(list(group), budget)
             else:
                 outcomes += self._run_tasks(list(group), budget)
         return outcomes
+
+    def _try_tasks(self, tasks: Sequence[_Task], budget: _Budget) -> list[Outcome]:
+        """Run the first line of every task, then the others of those whose first line worked."""
+        first = self._run_tasks([(step, script[:1]) for step, script in tasks], budget)
+        both = zip(tasks, first, strict=True)
+        ready = [(step, script[1:]) for (step, script), outcome in both if outcome.result is Result.DONE]
+        rest = iter(self._run_tasks(ready, budget))
+        return [next(rest) if outcome.result is Result.DONE else outcome for outcome in first]
 
     def _make_link(self, step: Step, script: tuple[str, ...]) -> Outcome:
         """Make a link in a process that stops at the first error: with -force, our mark would go to whoever has the name.
@@ -124,7 +142,10 @@ class IpRoute:
         index = _INDEX.search(done.stdout)
         if not failed and index is not None:
             self._indexes = {**self._indexes, name: int(index[1])}
-        return _outcome(step, done.code, {n: text for n, text in failed.items() if n <= len(script)})
+        outcome = _outcome(step, done.code, {n: text for n, text in failed.items() if n <= len(script)})
+        if outcome.result is Result.RACED:
+            return replace(outcome, message=f"{outcome.message} ({HIDDEN})")
+        return outcome
 
     def _run_tasks(self, tasks: Sequence[_Task], budget: _Budget) -> list[Outcome]:
         lines = [line for _, script in tasks for line in script]
@@ -167,8 +188,11 @@ class IpRoute:
             return Outcome(step, Result.PERMANENT, str(error))
 
 
-def _makes_link(task: _Task) -> bool:
-    return task[0].action is Action.ADD and isinstance(task[0].target, Link)
+def _kind(task: _Task) -> str:
+    """Tell how a task is run: by a process of its own, in two parts, or with all others of its phase."""
+    if task[0].action is Action.ADD and isinstance(task[0].target, Link):
+        return "new link"
+    return "on trial" if on_trial(task[0]) else "plain"
 
 
 def failures(done: Completed, total: int) -> Mapping[int, str]:

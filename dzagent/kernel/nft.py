@@ -19,7 +19,7 @@ from dzagent.kernel.nftdecode import Known, counts
 from dzagent.kernel.nftscript import script, whole
 from dzagent.kernel.run import Completed, Runner, run
 from dzagent.model import Action, Outcome, Result, Step
-from dzagent.nftmodel import FAMILY, TABLE, NftSeen, NftTable
+from dzagent.nftmodel import FAMILY, MARK, TABLE, NftSeen, NftTable
 
 LIST: Final = ("-j", "list", "table", FAMILY, TABLE)
 """Arguments of `nft` that make it print what `nftdecode` reads."""
@@ -89,7 +89,7 @@ class Nft:
         A transaction that this nft or this kernel refuses for good is tried once more as a whole new table.
         """
         try:
-            lines = self._exact(script(step))
+            lines = self._exact(_guarded(step))
         except KernelError as error:
             return Outcome(step, Result.PERMANENT, str(error))
         outcome = self._transact(step, lines)
@@ -98,7 +98,7 @@ class Nft:
             and step.action is Action.CHANGE
             and "permitted" not in outcome.message
         ):
-            outcome = self._transact(step, self._exact(whole(_table(step))))
+            outcome = self._transact(step, self._exact(_anew(step)))
         return outcome
 
     def _transact(self, step: Step, lines: Sequence[str]) -> Outcome:
@@ -115,13 +115,42 @@ class Nft:
 
     def _exact(self, lines: Sequence[str]) -> Sequence[str]:
         """Delete the very table that was seen: another of its name may have come into its place meanwhile."""
-        if self._handle and lines[0] == f"delete table {FAMILY} {TABLE}":
-            return (f"delete table {FAMILY} handle {self._handle}", *lines[1:])
+        if not self._handle:
+            return lines
+        by_name, by_handle = f"delete table {FAMILY} {TABLE}", f"delete table {FAMILY} handle {self._handle}"
+        return tuple(by_handle if line == by_name else line for line in lines)
+
+
+def _guarded(step: Step) -> Sequence[str]:
+    """Return the transaction of a step; one that changes a table by its name is for a table with our mark alone."""
+    lines, before = script(step), step.before
+    if step.action is not Action.CHANGE or not isinstance(before, NftTable):
         return lines
+    return _by_mark(before, lines) if _is_marked(before) else _anew(step)
 
 
-def _table(step: Step) -> NftTable:
-    return step.target if isinstance(step.target, NftTable) else NftTable()
+def _anew(step: Step) -> Sequence[str]:
+    before = _table(step.before)
+    return _by_mark(before, whole(before, _table(step.target)))
+
+
+def _by_mark(before: NftTable, lines: Sequence[str]) -> Sequence[str]:
+    """Begin with what only a table of ours can do, unless it goes by its handle.
+
+    Another one may have come into its place meanwhile. To empty our mark, which is empty, fails where there is none,
+    and with it all the rest.
+    """
+    if lines[0] == f"delete table {FAMILY} {TABLE}" or not _is_marked(before):
+        return lines
+    return (f"flush chain {FAMILY} {TABLE} {MARK}", *lines)
+
+
+def _is_marked(table: NftTable) -> bool:
+    return any(chain.name == MARK for chain in table.chains)
+
+
+def _table(obj: object) -> NftTable:
+    return obj if isinstance(obj, NftTable) else NftTable()
 
 
 def _first(message: str) -> str:

@@ -222,7 +222,8 @@ def _link(record: Record) -> SeenLink:
             up=up,
             extra=tuple(sorted(extra)),
         )
-    return SeenLink(name, int(record["ifindex"]), kind, up, mtu, alias, tunnel)
+    altnames = tuple(map(str, record.get("altnames", ())))
+    return SeenLink(name, int(record["ifindex"]), kind, up, mtu, alias, tunnel, altnames)
 
 
 def _endpoint(value: Any) -> IPv4Address:
