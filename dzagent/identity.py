@@ -22,6 +22,8 @@ from dzagent.protect import protect
 MAX_CANDIDATES = 8
 """Client IPs that the poller looks up; each costs a search."""
 
+HOW_TO_CHOOSE = "set client_ip in the configuration, or `dzagent enable --client-ip IP`"
+
 RPC_SECONDS = 300.0
 """How long a look-up of the RPC hosts' names is good for."""
 
@@ -102,13 +104,13 @@ def _named_by_user(
     if named:
         listed = ", ".join(map(str, named))
         message = (
-            f"several addresses of this host have activated users ({listed}): set client_ip to one of them."
+            f"several addresses of this host have activated users ({listed}): to choose one, {HOW_TO_CHOOSE}."
         )
         return Problem("ClientIpAmbiguous", message)
     why = "there is no default route"
     if default_source is not None:
         why = f"the default route's source {default_source} is not public"
-    message = f"the client IP is not known: {why}, and no activated user names an address of this host; set client_ip."
+    message = f"the client IP is not known: {why}, and no activated user names an address of this host; {HOW_TO_CHOOSE}."
     return Problem("ClientIpUnknown", message)
 
 

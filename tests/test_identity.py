@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dzagent.cli.advice import advice, with_advice
 from dzagent.errors import ObservationError
 from dzagent.identity import (
     MAX_CANDIDATES,
@@ -318,3 +319,11 @@ def test_a_broken_resolver_does_not_unprotect_the_rpc_and_is_asked_again(
 
 def test_an_address_needs_no_resolver() -> None:
     assert lookup_ipv4("127.0.0.1") == {IPv4Address("127.0.0.1")}
+
+
+def test_what_to_do_about_an_unknown_client_ip_is_said_once() -> None:
+    doubt = choose_client_ip(None, None, None, [], [])
+    assert isinstance(doubt, Problem)
+    condition = {"type": "IdentityKnown", "status": "False", "message": doubt.message}
+    said = with_advice(doubt.message, advice(condition, {}))
+    assert said.count("set client_ip") == 1
