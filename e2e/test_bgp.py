@@ -211,7 +211,7 @@ def test_an_excluded_route_goes_and_returns(bird: BgpLab) -> None:
     policy.write_text("bgp:\n  exclude: [198.18.0.0/30, 198.18.0.9]\n")
     bird.until("five are gone", lambda: len(bird.routes()) == len(OTHERS) - 5, 5)
     policy.write_text("bgp:\n  exclude: [nonsense]\n")
-    bird.until("the mistake is told", lambda: "ExcludeList" in bird.codes(), 5)
+    bird.until("the mistake is told", lambda: "PolicyRefused" in bird.codes(), 5)
     assert len(bird.routes()) == len(OTHERS) - 5
     policy.write_text("bgp:\n  exclude: []\n")
     bird.until("all are back", lambda: len(bird.routes()) == len(OTHERS), 5)
