@@ -23,7 +23,7 @@ from dzagent.bgp.view import BgpView
 from dzagent.contested import Contest
 from dzagent.doubt import services_up, textless
 from dzagent.drive import Drive, cpu_seconds
-from dzagent.errors import DzagentError, ObservationError
+from dzagent.errors import DzagentError, KernelTimeout, ObservationError
 from dzagent.feed import LedgerView
 from dzagent.firewall import LeakGuard, firewall_problems
 from dzagent.foreign.turns import HANDED_BACK, Hindrance
@@ -47,7 +47,7 @@ from dzagent.neighbours import Neighbours, places
 from dzagent.ownership import without_renamed
 from dzagent.parts import Bgp, Parts
 from dzagent.passreport import PassReport
-from dzagent.plan import exact_keys
+from dzagent.plan import FEW_EXACT, MAX_EXACT, exact_keys
 from dzagent.plan_nft import table_handle
 from dzagent.planner import Planner, Setting
 from dzagent.protect import SSH_PEER
@@ -118,6 +118,7 @@ class Reconciler:
             )
         )
         self._passed_at = 0.0
+        self._most_exact = MAX_EXACT
         self._hindrance: Hindrance | None = None
         self._told: BgpView | None = None
         self.tried = 0
@@ -365,13 +366,18 @@ class Reconciler:
         """Look again if the plan needs to know who holds keys that were not read: steady state never does."""
         tables, ends = places(desired)
         self._interest = replace(self._interest, tables=tables, ends=ends)
-        keys = exact_keys(desired, observed, self._owner, self._joiner.contested)
+        keys = exact_keys(desired, observed, self._owner, self._joiner.contested)[: self._most_exact]
         if set(keys) <= set(self._interest.exact):
             if len(keys) < len(self._interest.exact):
                 self._interest = replace(self._interest, exact=keys)
             return observed
         self._interest = replace(self._interest, exact=keys)
-        return self._look()
+        try:
+            return self._look()
+        except KernelTimeout:  # too many routes here: ours are made by an exclusive add whoever holds the key
+            self._most_exact = max(FEW_EXACT, self._most_exact // 8)
+            self._interest = replace(self._interest, exact=())
+            raise
 
     def _guards(
         self, wishes: Wishes, facts: Facts, desired: Desired, observed: Observed, intent: IntentView

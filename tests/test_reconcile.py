@@ -262,6 +262,19 @@ def test_the_end_of_the_user_that_named_the_host_ends_its_service(
     assert world.tunnels == {"doublezero0"}
 
 
+def test_keys_that_take_too_long_to_read_hold_up_no_repair(world: World) -> None:
+    world.grant({USER: EDGE, USER2: SUBSCRIBER})
+    keys = {(254, IPv4Network((0x0B000000 + number, 32))): None for number in range(100)}
+    world.loop._joiner.contested = dict(keys)
+    world.kernel.most_exact = 12
+    world.kernel.delete_link("doublezero1")
+    for _ in range(3):
+        world.loop._joiner.contested = dict(keys)
+        world.run()
+    assert "doublezero1" in world.tunnels
+    assert world.condition("Ready")[0] == "True"
+
+
 # ---- doubt -------------------------------------------------------------------------------------------------
 
 
