@@ -131,10 +131,12 @@ def test_a_hostile_peer_is_kept_to_what_is_its_business(bird: BgpLab) -> None:
     bird.router.configure([bird.neighbour()], [*OTHERS, *HOSTILE, *captured])
     bird.until("the refusals are told", lambda: "RoutesRefused" in bird.codes(), 5)
     bird.until("what would capture is withheld", lambda: bird.condition("Held")[0] == "True", 5)
-    refused = {
-        r["prefix"]: r["code"] for r in bird.document("bgp.json")["peers"]["unicast"]["refused_routes"]
-    }
-    assert refused == HOSTILE
+
+    def refused() -> dict[str, str]:
+        peer = bird.document("bgp.json")["peers"]["unicast"]
+        return {r["prefix"]: r["code"] for r in peer["refused_routes"]}
+
+    bird.until("the refused ones are listed", lambda: refused() == HOSTILE, 5)
     assert bird.routes() == {prefix.removesuffix("/32") for prefix in OTHERS}
 
 
