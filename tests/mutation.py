@@ -53,17 +53,17 @@ TARGETS: Final = {
         ("test_plan", "test_execute", "test_ownership"), ("test_converge",), known=12
     ),
     "dzagent/guard.py": Target(("test_guard", "test_protect"), ("test_reconcile",), known=0),
-    "dzagent/capture.py": Target(("test_capture",), ("test_guard",)),
+    "dzagent/capture.py": Target(("test_capture",), ("test_guard",), known=21),
     "dzagent/routing.py": Target(("test_routing", "test_capture")),
     "dzagent/volume.py": Target(("test_volume", "test_losses"), known=0),
     "dzagent/losses.py": Target(("test_losses",), known=0),
-    "dzagent/undo.py": Target(("test_undo",)),
+    "dzagent/undo.py": Target(("test_undo",), known=4),
     "dzagent/ownership.py": Target(
         ("test_ownership",), ("test_plan", "test_journal", "test_fights"), known=2
     ),
     "dzagent/owned.py": Target(("test_ownership", "test_plan"), known=0),
-    "dzagent/journal.py": Target(("test_journal",), ("test_fights",)),
-    "dzagent/contested.py": Target(("test_contested",), ("test_fights",)),
+    "dzagent/journal.py": Target(("test_journal",), ("test_fights",), known=18),
+    "dzagent/contested.py": Target(("test_contested",), ("test_fights",), known=11),
     "dzagent/kernel/failures.py": Target(("test_failures",), ("test_iproute",), known=0),
 }
 

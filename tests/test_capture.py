@@ -164,6 +164,78 @@ def test_every_part_of_a_protected_network_counts() -> None:
     assert "198.51.100.128, in 198.51.100.0/24, a network of this host" in item.reason
 
 
+@pytest.mark.parametrize(
+    ("part", "first"),
+    [
+        ("198.51.100.0/25", "198.51.100.1"),  # the first host stands for what no rule tells apart
+        ("198.51.100.64/26", "198.51.100.64"),
+        ("198.51.100.255/32", "198.51.100.255"),
+        ("198.51.0.0/16", "198.51.100.1"),  # one that goes beyond the network on both sides
+    ],
+)
+def test_the_address_that_stands_for_a_part_of_a_network(part: str, first: str) -> None:
+    protected = Protected({}, {IPv4Network("198.51.100.0/24"): "a network of this host"})
+    seen = replace(HOST, rules=(LOCAL, foreign(50, 100, dst=IPv4Network(part)), MAIN))
+    (item,) = turning(plan(seen, INTO), seen, protected, OURS)
+    assert f"{first}, in 198.51.100.0/24" in item.reason
+
+
+def test_what_begins_behind_a_part_counts_too() -> None:
+    """A rule of the uplink for the first half: the second one, where it has ended, goes through the tunnel."""
+    protected = Protected({}, {IPv4Network("198.51.100.0/24"): "a network of this host"})
+    half = foreign(40, 254, dst=IPv4Network("198.51.100.0/25"))
+    seen = replace(HOST, rules=(LOCAL, half, foreign(50, 100), MAIN))
+    (item,) = turning(plan(seen, INTO), seen, protected, OURS)
+    assert "198.51.100.128, in 198.51.100.0/24" in item.reason
+
+
+@pytest.mark.parametrize("beside", ["198.51.99.0/24", "198.51.101.0/24"])
+def test_a_rule_for_a_neighbour_of_a_network_is_no_danger_to_it(beside: str) -> None:
+    protected = Protected({}, {IPv4Network("198.51.100.0/24"): "a network of this host"})
+    seen = replace(HOST, rules=(LOCAL, foreign(50, 100, dst=IPv4Network(beside)), MAIN))
+    assert turning(plan(seen, INTO), seen, protected, OURS) == ()
+
+
+def test_a_rule_for_the_tables_of_vrfs_counts_on_a_host_with_one() -> None:
+    protected = Protected({RPC: "the RPC endpoint"})
+    vrf = SeenLink("blue", 12, "vrf", up=True, mtu=65575)
+    rules = (LOCAL, foreign(1000, 0, "l3mdev"), MAIN)
+    without, beside = replace(HOST, rules=rules), replace(HOST, rules=rules, links=(*HOST.links, vrf))
+    assert turning(plan(without, INTO), without, protected, OURS) == ()
+    assert targets(turning(plan(beside, INTO), beside, protected, OURS)) == [INTO]
+
+
+def test_only_what_covered_the_traffic_is_blamed_for_uncovering_it() -> None:
+    shield = Rule(40, ANY, IPv4Network("192.0.2.0/24"), 254, 210)
+    elsewhere = Rule(41, ANY, IPv4Network("203.0.113.0/24"), 254, 210)
+    behind = Rule(60, ANY, IPv4Network("192.0.2.0/24"), 254, 210)
+    seen = replace(
+        HOST, routes=(UPLINK, INTO), rules=(LOCAL, shield, elsewhere, foreign(50, 100), behind, MAIN)
+    )
+    protected = Protected({RPC: "the RPC endpoint"})
+    assert targets(turning(plan(seen, INTO), seen, protected, OURS)) == [shield]
+
+
+def test_a_route_that_refused_other_traffic_is_not_blamed() -> None:
+    refusing = [
+        Route(IPv4Network(text), None, None, 7, 210, extra=("type blackhole",))
+        for text in ("192.0.2.0/24", "203.0.113.0/24")
+    ]
+    rules = (LOCAL, foreign(30, 7), foreign(50, 100), MAIN)
+    seen = replace(HOST, routes=(UPLINK, INTO, *refusing), rules=rules)
+    held = turning(plan(seen, INTO), seen, Protected({RPC: "the RPC endpoint"}), OURS)
+    assert targets(held) == refusing[:1]
+
+
+def test_loopback_is_no_source_of_traffic_that_leaves() -> None:
+    seen = replace(
+        HOST,
+        addresses=(*HOST.addresses, Address("lo", IPv4Interface("127.0.0.1/8"), "host")),
+        rules=(LOCAL, foreign(50, 100, src=IPv4Network("127.0.0.0/8")), MAIN),
+    )
+    assert turning(plan(seen, INTO), seen, PROTECTED, OURS) == ()
+
+
 def test_an_ssh_session_counts_for_rules_of_others_only() -> None:
     admin = IPv4Address("203.0.113.77")
     protected = Protected({admin: SSH_PEER, OWN: SSH_LOCAL})
