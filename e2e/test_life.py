@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -96,13 +97,24 @@ def test_a_restart_writes_nothing_and_loses_nothing(
     assert (world.view(), world.index("doublezero0")) == (granted.view, index)
 
 
-def test_a_changed_policy_is_taken_up_and_loses_nothing(world: World, tmp_path: Path) -> None:
+@pytest.fixture
+def policy(world: World, tmp_path: Path) -> Iterator[Path]:
+    """A policy that this agent uses for the time of a test."""
+    path, config = tmp_path / "policy.yaml", world.agent.config.read_text()
+    path.write_text("absent_polls: 2\n")
+
+    def restart_with(text: str) -> None:
+        world.agent.config.write_text(text)
+        world.agent.daemon.send(signal.SIGTERM)
+        world.agent.daemon.start()
+
+    restart_with(f"{config}policy: {path}\n")
+    yield path
+    restart_with(config)
+
+
+def test_a_changed_policy_is_taken_up_and_loses_nothing(world: World, policy: Path, tmp_path: Path) -> None:
     """The tunnel, its session and its routes stay; a bad policy changes nothing and is told with file and line."""
-    policy = tmp_path / "policy.yaml"
-    policy.write_text("absent_polls: 2\n")
-    world.agent.config.write_text(f"{world.agent.config.read_text()}policy: {policy}\n")
-    world.agent.daemon.send(signal.SIGTERM)
-    world.agent.daemon.start()
     granted = world.grant(UserType.EDGE_FILTERING)
     index, routes, pid = world.index("doublezero0"), learned(world.host), world.agent.daemon.pid
     pinger = Pinger(world.host, granted.far, tmp_path / "ping")
