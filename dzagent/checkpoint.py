@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dzagent.errors import GrammarError, StateError
-from dzagent.files import read_json, write_json
+from dzagent.files import is_seconds, read_json, write_json
 from dzagent.model import KernelObject, Link, Rule
 from dzagent.nftmodel import NftTable
 from dzagent.objecttext import object_lines, read_object
@@ -162,6 +162,6 @@ def _text(value: Any) -> str:
 
 
 def _seconds(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e12:
+    if not is_seconds(value) or value < 0:
         raise ValueError("a time is missing")
     return float(value)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from dzagent.errors import StateError
-from dzagent.files import read_json
+from dzagent.files import is_seconds, read_json
 
 STEP: Final = 1.0
 """How often one looks whether it was confirmed, in seconds."""
@@ -27,7 +26,7 @@ def wait_until_due(path: Path, now: Callable[[], float], sleep: Callable[[float]
         if document is None:
             return False
         deadline = document.get("deadline") if isinstance(document, dict) else None
-        if not isinstance(deadline, int | float) or not math.isfinite(deadline):
+        if not is_seconds(deadline):
             return True
         left = deadline - now()
         if left <= 0:

@@ -11,7 +11,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 from dzagent.errors import StateError
 
@@ -141,6 +141,11 @@ def read_json(path: Path) -> Any:
     if document is None:
         raise StateError(f"{path} is not valid: it holds null, which nobody writes")
     return document
+
+
+def is_seconds(value: object) -> TypeGuard[float]:
+    """Tell whether a value of a JSON document can be a time: JSON has true, NaN, and integers that no float can hold."""
+    return not isinstance(value, bool) and isinstance(value, (int, float)) and -1e12 < value < 1e12
 
 
 @contextlib.contextmanager

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from dzagent.errors import StateError
-from dzagent.files import read_json, write_json
+from dzagent.files import is_seconds, read_json, write_json
 from dzagent.model import SERVICE_NAMES, ServiceName
 
 log = logging.getLogger(__name__)
@@ -77,5 +76,5 @@ class Rate:
 
 
 def _read(at: Any, name: Any, count: Any) -> Iterator[_Entry]:
-    if isinstance(at, (int, float)) and math.isfinite(at) and name in SERVICE_NAMES and type(count) is int:
+    if is_seconds(at) and name in SERVICE_NAMES and type(count) is int:
         yield float(at), name, max(count, 0)

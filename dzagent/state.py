@@ -19,7 +19,7 @@ from typing import Any
 
 from dzagent.config import refuse_client_ip
 from dzagent.errors import StateError
-from dzagent.files import absent, locked, read_json, write_json
+from dzagent.files import absent, is_seconds, locked, read_json, write_json
 
 FORGET_SECONDS = 600.0
 """How long the wish to forget the ledger holds: an agent that is started later does not find it by surprise."""
@@ -192,9 +192,7 @@ def read_approvals(path: Path) -> tuple[ApprovalRequest, ...]:
     found: list[ApprovalRequest] = []
     for entry in entries[-MAX_APPROVALS:]:
         name, at = (entry.get("id"), entry.get("at")) if isinstance(entry, dict) else (None, None)
-        if isinstance(at, bool) or not isinstance(at, (int, float)):
-            at = None
-        if at is None or not isinstance(name, str) or not _PLAN_ID.fullmatch(name):
+        if not is_seconds(at) or not isinstance(name, str) or not _PLAN_ID.fullmatch(name):
             raise StateError(f'{path}: expected approvals with "id" and "at"')
         found.append(ApprovalRequest(name, float(at), _confirm(path, entry.get("confirm"))))
     return tuple(found)
@@ -225,7 +223,7 @@ class ForgetRequests:
         except StateError:
             return False
         asked_at = document.get("asked_at") if isinstance(document, dict) else None
-        if isinstance(asked_at, bool) or not isinstance(asked_at, (int, float)) or asked_at == self._seen:
+        if not is_seconds(asked_at) or asked_at == self._seen:
             return False
         self._seen = float(asked_at)
         return abs(self._now() - asked_at) < FORGET_SECONDS

@@ -88,7 +88,8 @@ def test_requests_that_come_at_once_are_all_seen(desk: Desk) -> None:
 @pytest.mark.parametrize(
     "text",
     ["{", "[]", '{"approvals": 7}', '{"approvals": [{"id": "../x", "at": 1}]}', '{"approvals": [{"id": "abcd"}]}',
-     '{"approvals": [{"id": "abcd", "at": true}]}', '{"approvals": [{"id": "abcd", "at": 1, "confirm": "x"}]}'],
+     '{"approvals": [{"id": "abcd", "at": true}]}', '{"approvals": [{"id": "abcd", "at": 1, "confirm": "x"}]}',
+     f'{{"approvals": [{{"id": "abcd", "at": 1{"0" * 400}}}]}}'],
 )  # fmt: skip
 def test_a_file_that_cannot_be_read_approves_nothing(desk: Desk, text: str) -> None:
     desk.requests.parent.mkdir()

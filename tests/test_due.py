@@ -61,7 +61,16 @@ def test_without_a_checkpoint_nothing_is_due(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{", '{"deadline": "soon"}', '{"deadline": NaN}', '{"deadline": 1e999}']
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        '{"deadline": "soon"}',
+        '{"deadline": NaN}',
+        '{"deadline": 1e999}',
+        f'{{"deadline": 1{"0" * 400}}}',
+    ],
 )
 def test_what_cannot_be_read_is_due_and_not_waited_for(tmp_path: Path, text: str) -> None:
     path = tmp_path / "rollback.json"

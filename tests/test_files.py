@@ -14,7 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dzagent.errors import StateError
-from dzagent.files import MAX_BYTES, absent, locked, read_bytes, read_json, write_atomic, write_json
+from dzagent.files import (
+    MAX_BYTES,
+    absent,
+    is_seconds,
+    locked,
+    read_bytes,
+    read_json,
+    write_atomic,
+    write_json,
+)
 
 
 def names(directory: Path) -> list[str]:
@@ -226,3 +235,15 @@ def test_what_root_writes_belongs_to_the_owner_of_the_directory(tmp_path: Path) 
     for name in ("lock", "state.json"):
         status = (directory / name).stat()
         assert (status.st_uid, status.st_gid) == (12345, 54321), name
+
+
+@pytest.mark.parametrize("value", [0, 1.5, -3, 1_800_000_000])
+def test_a_number_can_be_a_time(value: float) -> None:
+    assert is_seconds(value)
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, "1", [], float("nan"), float("inf"), -float("inf"), 10**400, 1e12]
+)
+def test_what_no_clock_says_is_no_time(value: object) -> None:
+    assert not is_seconds(value)

@@ -283,7 +283,17 @@ def test_a_wish_after_the_way_back_ends_it_for_good(host: Host, turns: Turns) ->
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{}", '{"phase": "x", "boot": "", "at": 1, "unit": ""}', '{"phase": [], "boot": 1}', "\0"],
+    [
+        *(
+            "",
+            "[]",
+            "{}",
+            '{"phase": "x", "boot": "", "at": 1, "unit": ""}',
+            '{"phase": [], "boot": 1}',
+            "\0",
+        ),
+        f'{{"phase": "migrated", "boot": "", "at": 1{"0" * 400}, "unit": ""}}',
+    ],
 )
 def test_a_record_that_cannot_be_read_is_doubt(host: Host, turns: Turns, text: str) -> None:
     host.paths.migration.parent.mkdir(parents=True)

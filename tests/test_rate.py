@@ -45,6 +45,7 @@ def test_another_boot_or_namespace_begins_a_new_hour(tmp_path: Path) -> None:
         '{"place": "here", "gone": [3, [], [1, 2], ["x", "unicast", 1], [1, "y", 1], [1, [], 1], [1, "unicast", "1"]]}',
         '{"place": "here", "gone": [[NaN, "unicast", 1], [Infinity, "unicast", 1], [1, "unicast", true]]}',
         '{"place": "here", "gone": [[1, "unicast", -5]]}',
+        f'{{"place": "here", "gone": [[1{"0" * 400}, "unicast", 1]]}}',
     ],
 )
 def test_a_file_of_another_shape_counts_nothing(tmp_path: Path, text: str) -> None:

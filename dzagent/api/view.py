@@ -7,6 +7,7 @@ from typing import Any
 
 from dzagent.api.documents import Agent, Document, IntentFile
 from dzagent.config import Config
+from dzagent.files import is_seconds
 
 
 def full_status(
@@ -105,7 +106,7 @@ def _history(old: Mapping[str, Any]) -> dict[str, Any]:
 
 def _age(ledger: Mapping[str, Any], now: float) -> float | None:
     fetched = ledger.get("fetched_at")
-    if isinstance(fetched, bool) or not isinstance(fetched, (int, float)) or fetched <= 0:
+    if not is_seconds(fetched) or fetched <= 0:
         return None
     return round(max(0.0, now - fetched), 1)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, cast
 
 from dzagent.errors import StateError
-from dzagent.files import read_json, write_json
+from dzagent.files import is_seconds, read_json, write_json
 
 Phase: TypeAlias = Literal["migrating", "migrated", "undoing", "undone"]
 PHASES: Final = frozenset({"migrating", "migrated", "undoing", "undone"})
@@ -75,15 +75,15 @@ def write_record(path: Path, record: Record) -> None:
 
 
 def _record(document: Any) -> Record:
-    phase = document["phase"]
-    if phase not in PHASES:
-        raise ValueError(phase)
+    phase, at = document["phase"], document["at"]
+    if phase not in PHASES or not is_seconds(at):
+        raise ValueError(phase, at)
     texts = {name: _text(document.get(name, "")) for name in ("stopped", "enabled")}
     intent = document.get("intent_before")
     return Record(
         cast("Phase", phase),
         _text(document["boot"]),
-        float(document["at"]),
+        float(at),
         _text(document["unit"]),
         active=document.get("active") is True,
         objects=tuple(_text(item) for item in document.get("objects", ())),

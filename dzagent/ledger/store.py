@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import AddressValueError, IPv4Address
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from dzagent.errors import LedgerError, StateError
-from dzagent.files import read_json, write_json
+from dzagent.files import is_seconds, read_json, write_json
 from dzagent.ledger.answers import is_address
 from dzagent.ledger.snapshot import Snapshot, build_snapshot
 
@@ -137,7 +136,7 @@ def _parse(document: Any, program_id: str) -> Stored | None:
     if body.get("program_id") != program_id:
         return None  # of another network: nothing is known of this one
     slot, read_at, genesis = body.get("slot"), body.get("read_at"), body.get("genesis_hash")
-    if not _whole(slot) or not _finite(read_at) or not isinstance(genesis, str):
+    if not _whole(slot) or not is_seconds(read_at) or not isinstance(genesis, str):
         raise _Corrupt("slot, read_at or genesis_hash is not what it should be")
     try:
         searched = frozenset(IPv4Address(text) for text in body["searched"])
@@ -155,7 +154,3 @@ def _parse(document: Any, program_id: str) -> Stored | None:
 
 def _whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
-
-
-def _finite(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
