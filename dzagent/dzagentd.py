@@ -20,6 +20,7 @@ from dzagent import __version__
 from dzagent.bootclock import boot_seconds
 from dzagent.config import DEFAULT_CONFIG, Config
 from dzagent.configfile import load_config
+from dzagent.configoption import CONFIG_OPTION
 from dzagent.due import wait_until_due
 from dzagent.errors import DzagentError
 from dzagent.kernel.detached import detach, reap
@@ -82,13 +83,7 @@ def _log(config: Config) -> None:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--config",
-    "config_file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Configuration; without it /etc/dzagent/config.yaml, or the defaults if that does not exist.",
-)
+@CONFIG_OPTION
 @click.option("--check", is_flag=True, help="Only say whether configuration and policy can be used.")
 @click.option("--teardown", is_flag=True, help="Take down everything of ours, stay disabled, and end.")
 @click.option(

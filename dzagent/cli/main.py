@@ -8,6 +8,7 @@ import click
 
 from dzagent import __version__
 from dzagent.cli.commands import LazyCommand, LazyGroup, Options
+from dzagent.configoption import CONFIG_OPTION
 
 COMMANDS = (
     LazyCommand("status", "dzagent.cli.status:status", "What is up, what is wrong, and what to do."),
@@ -35,13 +36,7 @@ COMMANDS = (
     lazy=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.option(
-    "--config",
-    "config_file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Configuration; without it /etc/dzagent/config.yaml, or the defaults if that does not exist.",
-)
+@CONFIG_OPTION
 @click.option(
     "--socket",
     type=click.Path(path_type=Path),
