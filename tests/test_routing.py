@@ -47,6 +47,18 @@ def test_the_longest_prefix_and_then_the_least_metric_wins() -> None:
     assert devices([rule(1, 7)], [route(7, FAR, "a")]) == []
 
 
+def test_of_two_routes_that_are_alike_the_first_one_is_taken() -> None:
+    assert devices([rule(1, 7)], [route(7, NEAR, "first"), route(7, NEAR, "appended")]) == ["first"]
+
+
+@pytest.mark.parametrize("length", range(33))
+def test_a_prefix_of_any_length_can_be_the_longest(length: int) -> None:
+    found = route(7, IPv4Network((DST, length), strict=False), "found")
+    assert devices([rule(1, 7)], [found]) == ["found"]
+    shorter = [route(7, IPv4Network((DST, less), strict=False), "shorter") for less in range(length)]
+    assert devices([rule(1, 7)], [*shorter, found]) == ["found"]
+
+
 def test_a_table_without_a_route_leads_on_to_the_next_rule() -> None:
     assert devices([rule(1, 7), MAIN], [UPLINK]) == ["eth0"]
     assert devices([rule(1, 7), MAIN], [route(7, NEAR, "x", "type throw"), UPLINK]) == ["eth0"]
@@ -84,9 +96,8 @@ def test_a_selector_that_cannot_be_judged_may_match_or_not(token: str) -> None:
     assert devices([rule(1, 100, token), MAIN], [UPLINK, route(100)]) == ["doublezero0", "eth0"]
     assert devices([rule(1, 100, token, dst=FAR), MAIN], [UPLINK, route(100)]) == ["eth0"]
     assert devices([rule(1, 100, token, "not", dst=FAR), MAIN], [UPLINK, route(100)]) == ["doublezero0"]
-    way = decide([rule(1, 100, token), MAIN], [UPLINK, route(100)], DST, SRC)
-    assert way is not None
-    assert not way.certain
+    ways = Routing([rule(1, 100, token), MAIN], [UPLINK, route(100)]).ways(DST, SRC)
+    assert [way.certain for way in ways] == [False, False], "neither end is certain if the first may be it"
 
 
 @pytest.mark.parametrize("token", ["iif lo", "realms 0/3", "to 192.0.2.9/24"])
@@ -131,7 +142,7 @@ def test_a_rule_that_refuses_ends_it() -> None:
     assert devices([rule(1, 0, "type nop"), MAIN], [UPLINK]) == ["eth0"]
 
 
-def test_a_vrf_may_be_any_table_but_main() -> None:
+def test_a_vrf_may_be_any_table_but_main_and_local() -> None:
     rules = [rule(1000, 0, "l3mdev"), MAIN]
     assert devices(rules, [UPLINK, route(100), route(101, ANY, "x")]) == ["eth0"]
     assert devices(rules, [UPLINK, route(100), route(101, ANY, "x")], vrf=True) == [
@@ -139,6 +150,20 @@ def test_a_vrf_may_be_any_table_but_main() -> None:
         "x",
         "eth0",
     ]
+    assert devices(rules, [UPLINK, route(255, ANY, "lo")], vrf=True) == ["eth0"]
+
+
+def test_a_rule_whose_table_is_not_known_may_lead_to_any_or_on() -> None:
+    assert devices([rule(1, 0), MAIN], [UPLINK, route(100)]) == ["doublezero0", "eth0"]
+
+
+def test_sources_are_of_one_kind_if_no_rule_tells_them_apart() -> None:
+    low, high = IPv4Address("100.64.0.1"), IPv4Address("203.0.113.1")
+    kinds = Routing([rule(1, 100, dst=NEAR), MAIN], [])
+    assert kinds.kind_of_source(low) == kinds.kind_of_source(high)
+    kinds = Routing([rule(1, 100, src=IPv4Network("0.0.0.0/1")), MAIN], [])
+    assert kinds.kind_of_source(low) != kinds.kind_of_source(high)
+    assert kinds.kind_of_source(low) == kinds.kind_of_source(IPv4Address("100.64.0.2"))
 
 
 def test_a_route_for_some_types_of_service_is_not_counted_on() -> None:
