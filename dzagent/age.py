@@ -9,16 +9,11 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from dzagent.conditions import Status
+from dzagent.conditions import Judgement, Status
 from dzagent.feedview import LedgerView
 from dzagent.model import Problem, ServiceName
 from dzagent.policy import LedgerRules
 from dzagent.wishes import Texts, Wishes, keep_all, nothing
-
-
-def boot_seconds() -> float:
-    """Return seconds since boot, time asleep included (CLOCK_BOOTTIME)."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def is_stale(view: LedgerView, rules: LedgerRules, now: float) -> bool:
@@ -71,9 +66,7 @@ class DataAge:
     stale_after: float = 900.0
 
 
-def ledger_conditions(
-    view: LedgerView, age: DataAge, *, enabled: bool | None
-) -> list[tuple[str, Status, str, str]]:
+def ledger_conditions(view: LedgerView, age: DataAge, *, enabled: bool | None) -> list[Judgement]:
     """Return the conditions about the ledger as (type, status, reason, message)."""
     if enabled is False:
         rest: tuple[Status, str, str] = ("Unknown", "Disabled", "a disabled agent asks the ledger nothing")
@@ -81,7 +74,7 @@ def ledger_conditions(
     return [_reachable(view), _stale(view, age), _changed(view), _clock(view)]
 
 
-def _reachable(view: LedgerView) -> tuple[str, Status, str, str]:
+def _reachable(view: LedgerView) -> Judgement:
     if view.error is not None:
         return ("LedgerReachable", "False", view.error_code or "Error", view.error)
     if view.lagging:
@@ -91,7 +84,7 @@ def _reachable(view: LedgerView) -> tuple[str, Status, str, str]:
     return ("LedgerReachable", "True", "Answered", "the last poll gave a sound answer")
 
 
-def _stale(view: LedgerView, age: DataAge) -> tuple[str, Status, str, str]:
+def _stale(view: LedgerView, age: DataAge) -> Judgement:
     limit = f"{age.stale_after:g} s"
     if view.snapshot is None:
         if age.stale:
@@ -107,7 +100,7 @@ def _stale(view: LedgerView, age: DataAge) -> tuple[str, Status, str, str]:
     return ("LedgerStale", "False", "Fresh", f"the data is younger than {limit}")
 
 
-def _changed(view: LedgerView) -> tuple[str, Status, str, str]:
+def _changed(view: LedgerView) -> Judgement:
     if view.error_code == "LedgerChanged":
         return ("LedgerChanged", "True", "GenesisHash", view.error or "another ledger answers")
     if view.snapshot is None:
@@ -115,7 +108,7 @@ def _changed(view: LedgerView) -> tuple[str, Status, str, str]:
     return ("LedgerChanged", "False", "Same", f"genesis hash {view.snapshot.genesis_hash}")
 
 
-def _clock(view: LedgerView) -> tuple[str, Status, str, str]:
+def _clock(view: LedgerView) -> Judgement:
     if view.clock_doubt:
         return ("ClockRight", "False", "Differs", f"{view.clock_doubt}: TLS and times in logs need it right")
     if view.clock_offset is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dzagent.grammar import mark
+from dzagent.ipvalues import mark
 from dzagent.model import MAIN_TABLE, KernelObject, Link, Route, Rule, ServiceName, Step
 from dzagent.nftmodel import NftTable
 

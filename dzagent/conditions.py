@@ -8,6 +8,9 @@ from typing import Literal, TypeAlias
 
 Status: TypeAlias = Literal["True", "False", "Unknown"]
 
+Judgement: TypeAlias = tuple[str, Status, str, str]
+"""A condition before it is dated: type, status, reason, message."""
+
 
 @dataclass(frozen=True, slots=True)
 class Condition:

@@ -131,9 +131,8 @@ class Drive:
         began = self._cost()
         how = self._loop.run_pass()
         healthy = watched is not None and watched.view().healthy
-        self._rhythm.passed(
-            replace(how, seconds=self._cost() - began, fully=fully or watched is None, watched=healthy)
-        )
+        seconds = self._cost() - began if woken else 0.0  # what else asks for a pass has limits of its own
+        self._rhythm.passed(replace(how, seconds=seconds, fully=fully or watched is None, watched=healthy))
         self._stamps = self._look_at_files()
 
     def _asks_for_everything(self, reason: str) -> bool:

@@ -11,12 +11,24 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from dzagent.errors import StateError
 
 MAX_BYTES = 16 * 1024 * 1024
 """No file of ours comes near this; whatever is larger was not written by us."""
+
+Stamp: TypeAlias = "tuple[int, int, int, int] | None"
+"""A file as it is: it differs after every change. None if there is nothing that may be seen."""
+
+
+def stamp(path: Path) -> Stamp:
+    """Return what tells whether a file has changed, without reading it."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):  # ValueError: a NUL in the path
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = True) -> None:

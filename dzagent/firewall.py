@@ -8,16 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Network
-from typing import Final, TypeAlias
+from typing import Final
 
-from dzagent.conditions import Status
+from dzagent.conditions import Judgement, Status
 from dzagent.model import SERVICE_NAMES, Desired, Observed, Outcome, Plan, Problem, Rule, Step, Wanted
 from dzagent.nftmodel import NftInterval, NftSeen, NftSet, NftTable
 from dzagent.nftrules import PREFIXES
 from dzagent.nftvalues import joined, network_interval
 from dzagent.nftview import describe_table
-
-Judgement: TypeAlias = tuple[str, Status, str, str]
 
 COUNT_SECONDS: Final = 15.0
 """How old the counters in status may be."""

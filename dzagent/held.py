@@ -9,7 +9,9 @@ from typing import Literal, TypeAlias
 
 from dzagent.errors import GrammarError
 from dzagent.model import Action, Address, KernelObject, Link, Plan, Route, Rule, Step
+from dzagent.nftmodel import NftTable
 from dzagent.objecttext import object_lines
+from dzagent.plan_nft import keep, named_in
 
 Kind: TypeAlias = Literal["capture", "volume", "rollback", "dependent"]
 """Why: it would draw protected traffic, too much would go, it was rolled back, what it stands on is withheld."""
@@ -17,12 +19,16 @@ Kind: TypeAlias = Literal["capture", "volume", "rollback", "dependent"]
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A step that is withheld, and why, in one sentence. `group`: the id of all that is withheld together."""
+    """A step that is withheld, and why, in one sentence. `group`: the id of all that is withheld together.
+
+    names: what of the nftables table stays as it is, where only that is withheld of a step.
+    """
 
     step: Step
     reason: str
     kind: Kind = "capture"
     group: str = ""
+    names: frozenset[str] = frozenset()
 
     @property
     def id(self) -> str:
@@ -71,11 +77,23 @@ def plan_id(plan: Plan, held: Iterable[Held]) -> str:
 
 
 def less(plan: Plan, held: Collection[Held]) -> Plan:
-    """Return the plan without the steps that are withheld."""
+    """Return the plan without the steps, and the parts of a step, that are withheld."""
     if not held:
         return plan
-    gone = {id(item.step) for item in held}
-    phases = (tuple(step for step in phase if id(step) not in gone) for phase in plan.phases)
+    gone = {id(item.step) for item in held if not item.names}
+    parts: dict[int, frozenset[str]] = {}
+    for item in held:
+        parts[id(item.step)] = parts.get(id(item.step), frozenset()) | item.names
+
+    def left(step: Step) -> Step | None:
+        if id(step) in gone:
+            return None
+        names = parts.get(id(step))
+        return (
+            keep(step, named_in(step.before, names)) if names and isinstance(step.before, NftTable) else step
+        )
+
+    phases = (tuple(kept for step in phase if (kept := left(step)) is not None) for phase in plan.phases)
     return replace(plan, phases=tuple(phase for phase in phases if phase))
 
 

@@ -30,6 +30,7 @@ from dzagent.ledger.snapshot import Snapshot
 from dzagent.matching import ACTIVATED
 from dzagent.model import Observed, Problem, Protected, unique
 from dzagent.policy import Policy
+from dzagent.remembered import RememberedIp
 from dzagent.services import Host, tunnel_destinations
 
 LOOKUP_SECONDS: Final = 30.0
@@ -98,7 +99,8 @@ class _Listed:
 class HostProbe:
     """Collects the facts of a pass. `clock` gives monotonic seconds; the loop's thread alone calls it.
 
-    `outside` is asked only where neither a route nor an activated user tells the client IP.
+    `outside` is asked only where neither a route nor an activated user tells the client IP. `remembered` holds who we
+    were: whoever names us may be gone, and what stands for that address has to follow.
 
     Only `candidates` is for other threads too.
     """
@@ -112,8 +114,10 @@ class HostProbe:
         clock: Callable[[], float],
         ssh_sessions: Callable[[Collection[int]], frozenset[SshSession]] = read_ssh_sessions,
         outside: OutsideView | None = None,
+        remembered: RememberedIp | None = None,
     ) -> None:
         self._outside = outside
+        self._remembered = remembered or RememberedIp()
         self._pinned = config.client_ip
         self._links = (config.links.unicast, config.links.multicast)
         self._policy = policy
@@ -155,22 +159,33 @@ class HostProbe:
             problem = Problem("HostFactsUnreadable", str(error))
             return Facts(problem, self._protected(view, frozenset()), self._installed)
         protected = self._protected(view, ssh)
+        local = host_addresses(self._observed, self._links)
         found = choose_client_ip(
             self._pinned,
             self._intended,
             self._default,
-            host_addresses(self._observed, self._links),
+            local,
             _activated_ips(view.snapshot),
+            self._before(view.snapshot),
         )
         if isinstance(found, Problem) and found.code == "ClientIpUnknown" and view.snapshot is not None:
             found = self._told(found)
         if isinstance(found, Problem):
             return Facts(found, protected, self._installed)
         ip, source = found
-        if ip == self._intended != self._pinned and ip not in host_addresses(self._observed, self._links):
+        if ip in local and self._pinned is None and self._intended is None:
+            self._remembered.keep(ip)
+        if ip == self._intended != self._pinned and ip not in local:
             source = f"{source}, which no interface of this host has"
         host = self._host(ip, protected, view.snapshot)
         return Facts(Identity(ip, source, host), protected, self._installed)
+
+    def _before(self, snapshot: Snapshot | None) -> IPv4Address | None:
+        """Return who we were, as long as that means anything: a tunnel of ours stands, or some user names it still."""
+        ip = self._remembered.ip
+        stands = any(link.name in self._links for link in self._observed.links)
+        named = snapshot is not None and any(user.client_ip == ip for user in snapshot.users.values())
+        return ip if stands or named else None
 
     def _ssh(self, snapshot: Snapshot | None) -> frozenset[SshSession]:
         """Return the SSH sessions, listed anew for every new answer of the ledger and whenever what we route changes.

@@ -22,6 +22,8 @@ from dzagent.protect import protect
 MAX_CANDIDATES = 8
 """Client IPs that the poller looks up; each costs a search."""
 
+HOW_TO_CHOOSE = "set client_ip in the configuration, or `dzagent enable --client-ip IP`"
+
 RPC_SECONDS = 300.0
 """How long a look-up of the RPC hosts' names is good for."""
 
@@ -71,11 +73,13 @@ def choose_client_ip(
     default_source: IPv4Address | None,
     local_addresses: Sequence[IPv4Address],
     activated_user_ips: Collection[IPv4Address],
+    remembered: IPv4Address | None = None,
 ) -> tuple[IPv4Address, str] | Problem:
     """Return the client IP and where it is from, or why it is not known.
 
     A pin is used as it is, private or not. Else the source address of the default route counts if it is public,
-    else the one address of this host that an activated user names.
+    else the one address of this host that an activated user names, else the one that was it before: a ban or a
+    deletion takes away the user that named it, and must take effect all the same.
     """
     if pinned_config is not None:
         return pinned_config, "client_ip of the configuration"
@@ -84,6 +88,8 @@ def choose_client_ip(
     if default_source is not None and is_public_ipv4(default_source):
         return default_source, "source address of the default route"
     named = [ip for ip in unique(local_addresses) if ip in activated_user_ips]
+    if remembered in local_addresses and remembered is not None and len(named) != 1:
+        return remembered, "address of this host that was the client IP before"
     return _named_by_user(default_source, named)
 
 
@@ -98,13 +104,13 @@ def _named_by_user(
     if named:
         listed = ", ".join(map(str, named))
         message = (
-            f"several addresses of this host have activated users ({listed}): set client_ip to one of them."
+            f"several addresses of this host have activated users ({listed}): to choose one, {HOW_TO_CHOOSE}."
         )
         return Problem("ClientIpAmbiguous", message)
     why = "there is no default route"
     if default_source is not None:
         why = f"the default route's source {default_source} is not public"
-    message = f"the client IP is not known: {why}, and no activated user names an address of this host; set client_ip."
+    message = f"the client IP is not known: {why}, and no activated user names an address of this host; {HOW_TO_CHOOSE}."
     return Problem("ClientIpUnknown", message)
 
 

@@ -1,140 +1,31 @@
-"""What a pass was like, in words: the state of each service and the conditions. Pure."""
+"""What a pass was like, in words: the conditions, and what the log complains of. Pure."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from collections.abc import Sequence
 
-from dzagent.age import DataAge, ledger_conditions
-from dzagent.belongs import service_of_step
-from dzagent.bgp.session import UP, SessionView
-from dzagent.bgp.speaker import BgpView
+from dzagent.age import ledger_conditions
 from dzagent.checkpoint import Pending
-from dzagent.conditions import Status
+from dzagent.conditions import Judgement, Status
 from dzagent.contested import Fight
-from dzagent.errors import EngineGone
-from dzagent.feed import LedgerView
 from dzagent.firewall import binding, firewall
-from dzagent.foreign.firststart import TakenOver
 from dzagent.foreign.turns import CONDITION as FOREIGN
 from dzagent.foreign.turns import Hindrance
 from dzagent.guard import LEARNED
 from dzagent.held import Held
-from dzagent.hostfacts import Facts
+from dzagent.hostfacts import Identity
 from dzagent.intent import IntentView
 from dzagent.kernel.watch import WatchView
-from dzagent.model import (
-    Address,
-    Desired,
-    Link,
-    Observed,
-    Outcome,
-    Plan,
-    Problem,
-    Result,
-    ServiceName,
-)
+from dzagent.model import Problem, Result
 from dzagent.neighbours import SHARED
+from dzagent.passreport import PassReport
 from dzagent.rhythm import UNWATCHED
-from dzagent.status import ServiceView, describe, overlay_of, view_kept, view_service
-from dzagent.wishes import Wishes
-
-FAILED = frozenset({Result.TRANSIENT, Result.PERMANENT, Result.BLOCKED, Result.CONTESTED})
-"""Results that leave something undone."""
-
-
-_REMARKS = frozenset({"ExcludeList", "ZebraAdopts"})
-"""Problems of BGP that leave its sessions as they are."""
+from dzagent.sessions import NO_ENGINE, session_up
+from dzagent.status import ServiceView, describe
 
 MAX_NAMED = 5
 """Objects that a condition names one by one."""
-
-NO_ENGINE = "EngineAbsent"
-_NO_ENGINE_TEXT = "no BGP engine has ever run on this host: tunnels are set up, but carry no learned routes; start dzagent-bird"
-
-
-@dataclass(frozen=True, slots=True)
-class PassReport:
-    """Everything one pass looked at and did.
-
-    plan: what is left to do after it. failing: how those steps of it ended that failed, now or earlier. fights: what
-    somebody else keeps undoing. suspects: who may do so. journal_problem: why the journal cannot be written. ours: links
-    of ours in the kernel. pending: a change that is undone unless somebody confirms it.
-    """
-
-    intent: IntentView
-    view: LedgerView
-    facts: Facts
-    wishes: Wishes
-    desired: Desired
-    generation: int
-    render_problem: str | None
-    before: Observed
-    after: Observed
-    plan: Plan
-    held: tuple[Held, ...]
-    outcomes: tuple[Outcome, ...]
-    failing: tuple[Outcome, ...]
-    bgp: BgpView | None = None
-    watch: WatchView | None = None
-    age: DataAge = field(default_factory=DataAge)
-    hindrance: Hindrance | None = None
-    taken_over: TakenOver = field(default_factory=TakenOver)
-
-    pending: Pending | None = None
-    fights: tuple[Fight, ...] = ()
-    suspects: tuple[str, ...] = ()
-    journal_problem: str | None = None
-    ours: frozenset[str] = frozenset()
-
-
-def view(name: ServiceName, report: PassReport) -> ServiceView | None:
-    """Show the service as granted, or as its kept text says; None if there is neither."""
-    if name in report.wishes.granted:
-        return view_service(report.wishes.granted[name])
-    if name not in report.wishes.texts:
-        return None
-    objects = [w.obj for w in report.desired.wanted if w.origin.service == name]
-    link = next((o for o in objects if isinstance(o, Link)), None)
-    if link is None:
-        return None
-    addresses = [o for o in objects if isinstance(o, Address)]
-    dz_ip = next((str(a.interface.ip) for a in addresses if a.interface.network.prefixlen == 32), "")
-    overlay = next((overlay_of(a.interface) for a in addresses if overlay_of(a.interface)), "")
-    labels = _header(report.wishes.texts[name])
-    if labels.get("user type") == "IBRL":
-        dz_ip = dz_ip or str(link.local)
-    return view_kept(name, link, labels, dz_ip, overlay)
-
-
-def _header(text: Mapping[str, str]) -> dict[str, str]:
-    """Return the `# name: value` lines of the rendered files."""
-    lines = (
-        line[1:].partition(":") for body in text.values() for line in body.splitlines() if line[:1] == "#"
-    )
-    return {name.strip(): value.strip() for name, colon, value in lines if colon}
-
-
-def error_of(name: ServiceName, report: PassReport, link: str) -> tuple[str, str] | None:
-    """Return (code, message) of the most telling reason why this service is not as it should be."""
-    if name in report.wishes.kept:
-        problem = report.wishes.kept[name]
-        return problem.code, problem.message
-    for conflict in report.plan.conflicts:
-        if conflict.wanted.origin.service == name:
-            return (
-                "Conflict",
-                f"{describe(conflict.wanted.obj)} is held by {conflict.owner}: {conflict.advice}",
-            )
-    for outcome in report.failing:
-        if concerns(outcome, name, link):
-            return outcome.result.value.capitalize(), f"{describe(outcome.step.target)}: {outcome.message}"
-    for item in report.held:
-        if item.step.origin is not None and item.step.origin.service == name:
-            return "Held", f"{describe(item.step.target)} is withheld: {item.reason}"
-    return None
 
 
 def complaints(report: PassReport) -> list[str]:
@@ -158,55 +49,16 @@ def complaints(report: PassReport) -> list[str]:
     return found
 
 
-def concerns(outcome: Outcome, name: ServiceName, link: str) -> bool:
-    """Whether this outcome belongs to the service with that link."""
-    return service_of_step(outcome.step, {name: link}) == name
-
-
-def kind_of_change(link: str, report: PassReport) -> str:
-    """Name the counter that this pass's changes to a service belong to (upstream: manager/metrics.go)."""
-    wanted = any(isinstance(o, Link) and o.name == link for o in report.desired.objects)
-    was_there = any(seen.name == link for seen in report.before.links)
-    if not wanted:
-        return "removals"
-    return "updates" if was_there else "provisions"
-
-
-Judgement: TypeAlias = tuple[str, Status, str, str]
-"""A condition before it is dated: type, status, reason, message."""
-
-
 def judge(report: PassReport, services: Sequence[ServiceView], mode: str) -> list[Judgement]:
     """Return every condition of this pass as (type, status, reason, message)."""
-    identity = report.facts.identity
-    known = not isinstance(identity, Problem)
     sync, session = _in_sync(report, mode), session_up(report)
+    written = "what is begun and made is written down"
     return [
-        (
-            "IntentReadable",
-            "True" if report.intent.readable else "False",
-            "Read" if report.intent.readable else "Corrupt",
-            report.intent.message,
-        ),
-        (
-            "IdentityKnown",
-            "True" if known else "False",
-            "Known" if not isinstance(identity, Problem) else identity.code,
-            f"client IP {identity.client_ip}" if not isinstance(identity, Problem) else identity.message,
-        ),
+        ("IntentReadable", *_readable(report.intent)),
+        ("IdentityKnown", *_identity(report.facts.identity)),
         *ledger_conditions(report.view, report.age, enabled=report.intent.enabled),
-        (
-            "Rendered",
-            "False" if report.render_problem else "True",
-            "Failed" if report.render_problem else "Written",
-            report.render_problem or f"generation {report.generation}",
-        ),
-        (
-            "Journaled",
-            "False" if report.journal_problem else "True",
-            "Failed" if report.journal_problem else "Written",
-            report.journal_problem or "what is begun and made is written down",
-        ),
+        ("Rendered", *_written(report.render_problem, f"generation {report.generation}")),
+        ("Journaled", *_written(report.journal_problem, written)),
         sync,
         session,
         ("Conflict", *_conflict(report)),
@@ -219,6 +71,20 @@ def judge(report: PassReport, services: Sequence[ServiceView], mode: str) -> lis
         *([] if report.watch is None else [_watching(report.watch)]),
         _ready(report, services, sync, session),
     ]
+
+
+def _readable(intent: IntentView) -> tuple[Status, str, str]:
+    return ("True", "Read", intent.message) if intent.readable else ("False", "Corrupt", intent.message)
+
+
+def _identity(identity: Identity | Problem) -> tuple[Status, str, str]:
+    if isinstance(identity, Problem):
+        return "False", identity.code, identity.message
+    return "True", "Known", f"client IP {identity.client_ip}"
+
+
+def _written(problem: str | None, otherwise: str) -> tuple[Status, str, str]:
+    return ("False", "Failed", problem) if problem else ("True", "Written", otherwise)
 
 
 def _foreign(hindrance: Hindrance | None) -> tuple[Status, str, str]:
@@ -306,68 +172,6 @@ def _fights(report: PassReport) -> str:
     return "; ".join((*shown, *more, *rivals, *report.suspects))
 
 
-def session_up(report: PassReport) -> Judgement:
-    """Say whether every session that should be up is up, and if not, why."""
-    bgp = report.bgp
-    if bgp is None or not bgp.peers:
-        return ("SessionUp", "Unknown", *_no_session(report))
-    if bgp.trouble is not None and bgp.trouble.code == EngineGone.__name__ and not bgp.expected:
-        return ("SessionUp", "Unknown", NO_ENGINE, _NO_ENGINE_TEXT)
-    if bgp.trouble is not None:
-        return ("SessionUp", "Unknown", bgp.trouble.code, bgp.trouble.message)
-    for code, message in bgp.problems:
-        if code not in _REMARKS:
-            return ("SessionUp", "False", code, message)
-    down = [(name, item.session) for name, item in bgp.peers.items() if item.session.status != UP]
-    if not down:
-        return ("SessionUp", "True", "Established", f"{len(bgp.peers)} of {len(bgp.peers)} sessions are up")
-    name, session = next((pair for pair in down if pair[1].reason), down[0])
-    return ("SessionUp", "False", session.reason or "Pending", session_text(name, session))
-
-
-def _no_session(report: PassReport) -> tuple[str, str]:
-    """Say why there is no session to judge: a reason and a message."""
-    if report.bgp is None:
-        return "Absent", "nobody watches BGP here"
-    if report.intent.enabled is False:
-        return "Disabled", "a disabled agent has no session"
-    if report.wishes.texts:
-        return "PeerUnknown", "which peer a kept service has is not known"
-    return "NoService", "no service needs a session"
-
-
-def session_text(name: ServiceName, session: SessionView) -> str:
-    """Say in one sentence how a session is."""
-    why = f": {session.message}" if session.message else ""
-    tries = f", {session.failures} attempts failed" if session.failures else ""
-    return f"{name}: {session.status}{why}{tries}"
-
-
-def bgp_problems(bgp: BgpView | None) -> list[Problem]:
-    """Return what BGP has to say beside the sessions: what is refused, kept although nobody announces it, or lost."""
-    if bgp is None:
-        return []
-    found = [Problem(code, message) for code, message in bgp.problems]
-    if bgp.trouble is not None and bgp.peers:
-        found.append(Problem(bgp.trouble.code, bgp.trouble.message))
-    for name, item in bgp.peers.items():
-        refused = ", ".join(f"{count} {code}" for code, count in item.refused.counts.items())
-        if refused:
-            found.append(Problem("RoutesRefused", f"of what {item.peer.remote} announces: {refused}", name))
-        if item.full:
-            message = f"{item.peer.remote} announces more routes than bgp.max_routes: the rest is dropped"
-            found.append(Problem("TooManyRoutes", message, name))
-        if item.unusable:
-            message = f"{item.unusable} updates of {item.peer.remote} could not be used by the engine"
-            found.append(Problem("UpdatesUnusable", message, name))
-        if item.stale:
-            message = (
-                f"{len(item.stale)} routes are kept although {item.peer.remote} no longer announces them"
-            )
-            found.append(Problem("RoutesStale", message, name))
-    return found
-
-
 def _watching(watch: WatchView) -> Judgement:
     """Say whether changes of the kernel are seen at once; while they are not, it is read every few seconds."""
     if watch.healthy:
@@ -397,7 +201,8 @@ def _in_sync(report: PassReport, mode: str) -> Judgement:
     waits = _waiting(report, mode, _count(steps))
     if waits is not None:
         return waits
-    why = failed[0].message if failed else "they are retried"
+    raced = [o for o in report.outcomes if o.result is Result.RACED and o.step in left]
+    why = next((outcome.message for outcome in (*failed, *raced)), "they are retried")
     return ("InSync", "False", "StepsLeft", f"{_count(steps)} left: {why}")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import Any
 
-from dzagent.age import boot_seconds
+from dzagent.bootclock import boot_seconds
 from dzagent.config import Config
 from dzagent.errors import ConfigError, LedgerError, StateError, Unreachable
 from dzagent.feed import Extras, LedgerFeed, LedgerView, Timing, restored_view, rpc_hosts
@@ -17,9 +17,10 @@ from dzagent.files import write_json
 from dzagent.identity import RpcAddresses
 from dzagent.ledger.poller import DirectPoller, Pace
 from dzagent.ledger.push import Push
-from dzagent.ledger.rpc import Rpc, RpcClient, Traffic
+from dzagent.ledger.rpc import Rpc
 from dzagent.ledger.snapshot import Snapshot
 from dzagent.ledger.store import SnapshotStore, Stored
+from dzagent.ledger.transport import RpcClient, Traffic
 from dzagent.policy import Policy
 from dzagent.state import ForgetRequests
 

@@ -1,27 +1,42 @@
-"""What dzagentd does instead of running: check the files that it would read, and take everything of ours down.
+"""What dzagentd does instead of running: check the files that it would read, take everything of ours down, undo a change.
 
-Maintainer scripts call these; each prints what a person should know and returns an exit status.
+Maintainer scripts and units call these; each prints what a person should know and returns an exit status.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from dzagent.config import DEFAULT_CONFIG, Config, load_config
+from dzagent.bootclock import boot_seconds
+from dzagent.checkpoint import CheckpointFile, UndoneFile
+from dzagent.config import DEFAULT_CONFIG, Config
+from dzagent.configfile import load_config
 from dzagent.errors import DzagentError
-from dzagent.journal import here, read
+from dzagent.journal import Journal, here, read
+from dzagent.kernel.host import HostKernel
 from dzagent.kernel.protocol import Kernel
-from dzagent.policy import Policy, find_policy, load_policy
+from dzagent.lock import take_lock
+from dzagent.marks import ownership
+from dzagent.model import SERVICE_NAMES
+from dzagent.policy import SITE_POLICIES, Policy, find_policy, load_policy
+from dzagent.policyfiles import loader, policy_or_last_good
 from dzagent.render import Templates
+from dzagent.rollback import Rollback
 from dzagent.share import places
 from dzagent.teardown import forget_wish, owners, tear_down
 
 UNUSABLE, INCOMPLETE = 2, 1
 """Exit status: files that cannot be used; things that are still there."""
+
+
+def policy_places() -> tuple[Path, ...]:
+    """Return the directories in which a named policy is looked for, the site's own first."""
+    return (SITE_POLICIES, *places("policies"))
 
 
 def check_files(config_file: Path | None, policies: tuple[Path, ...]) -> int:
@@ -36,6 +51,7 @@ def check_files(config_file: Path | None, policies: tuple[Path, ...]) -> int:
     except DzagentError as error:
         _say(str(error))
         return UNUSABLE
+    click.echo("configuration, policy and templates can be used")
     return 0
 
 
@@ -61,6 +77,27 @@ def remove_all(
     for problem in torn.problems:
         _say(problem)
     return INCOMPLETE if torn.problems else 0
+
+
+def undo_unconfirmed(config: Config, *, wait: bool) -> int:
+    """Undo the change that nobody has confirmed, without the rest of the agent; see `Rollback.run`.
+
+    Goes by the last good policy if the present one cannot be used; raises DzagentError if there is none.
+    """
+    load = loader(config.policy, policy_places())
+    owner = ownership(config, policy_or_last_good(load, config.paths.last_policy))
+    return Rollback(
+        file=CheckpointFile(config.paths.checkpoint, owner, here()),
+        undone=UndoneFile(config.paths.undone, owner),
+        kernel=HostKernel(),
+        owner=owner,
+        journal=Journal(config.paths.journal, here()),
+        links={name: config.links.of(name) for name in SERVICE_NAMES},
+        take_lock=lambda: take_lock(config.paths.lock),
+        give_back=os.close,
+        now=boot_seconds,
+        unix=time.time,
+    ).run(wait=wait)
 
 
 def _config(config_file: Path | None) -> Config:

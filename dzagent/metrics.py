@@ -113,6 +113,7 @@ def _connections(status: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], .
 
 def _ledger(ledger: Mapping[str, Any], now: float) -> Iterator[Metric]:
     polls, fetch = _mapping(ledger.get("polls")), _mapping(ledger.get("fetch"))
+    fetches = {key: ledger.get(f"fetch_{key}") for key in ("buckets", "sum", "count")}
     yield Metric(
         "doublezero_reconciler_polls_total",
         "Polls of the ledger, by result.",
@@ -129,7 +130,7 @@ def _ledger(ledger: Mapping[str, Any], now: float) -> Iterator[Metric]:
         "doublezero_onchain_fetch_duration_seconds",
         "Duration of fetches from the ledger.",
         "histogram",
-        tuple(_histogram(ledger)),
+        tuple(_buckets(fetches, ())),
     )
     fetched = _number(ledger.get("fetched_at"))
     stale = ledger.get("error") is not None
@@ -137,17 +138,6 @@ def _ledger(ledger: Mapping[str, Any], now: float) -> Iterator[Metric]:
     samples = (Sample(age),) if fetched else ()
     text = "Age of the ledger data in use while fetches fail; 0 while they succeed."
     yield Metric("doublezero_onchain_stale_cache_age_seconds", text, "gauge", samples)
-
-
-def _histogram(ledger: Mapping[str, Any]) -> Iterator[Sample]:
-    buckets = _mapping(ledger.get("fetch_buckets"))
-    total, count = _number(ledger.get("fetch_sum")), _number(ledger.get("fetch_count"))
-    if total is None or count is None or not buckets:
-        return
-    for bound, value in buckets.items():
-        yield from _numbers([(value, (("le", str(bound)),))], suffix="_bucket")
-    yield Sample(total, suffix="_sum")
-    yield Sample(count, suffix="_count")
 
 
 def _bgp(bgp: Mapping[str, Any]) -> Iterator[Metric]:
@@ -238,13 +228,11 @@ def _own(status: Mapping[str, Any], ledger: Mapping[str, Any], enabled: bool | N
         count = (Sample(float(len(listed))),) if isinstance(listed, list) else ()
         yield Metric(f"dzagent_{key}_objects", text, "gauge", count)
     yield from _firewall(_mapping(status.get("firewall")))
-    generation = tuple(_numbers([(status.get("generation"), ())]))
-    yield Metric("dzagent_generation", "Generation of the rendered files.", "gauge", generation)
-    slot = tuple(_numbers([(ledger.get("slot"), ())]))
-    yield Metric("dzagent_slot", "Slot of the last good answer of the ledger.", "gauge", slot)
-    wish = () if enabled is None else (Sample(float(enabled)),)
+    yield _gauge("dzagent_generation", "Generation of the rendered files.", status.get("generation"))
+    yield _gauge("dzagent_slot", "Slot of the last good answer of the ledger.", ledger.get("slot"))
     yield from _data(status, ledger)
-    yield Metric("dzagent_enabled", "Whether a person wants the agent enabled.", "gauge", wish)
+    wish = None if enabled is None else float(enabled)
+    yield _gauge("dzagent_enabled", "Whether a person wants the agent enabled.", wish)
 
 
 def _firewall(counts: Mapping[str, Any]) -> Iterator[Metric]:
@@ -262,23 +250,19 @@ def _firewall(counts: Mapping[str, Any]) -> Iterator[Metric]:
 
 def _data(status: Mapping[str, Any], ledger: Mapping[str, Any]) -> Iterator[Metric]:
     """What the ledger's data is: its age and source, and what it costs."""
-    age = tuple(_numbers([(status.get("data_age_seconds"), ())]))
-    yield Metric("dzagent_ledger_data_age_seconds", "Age of the ledger data in use.", "gauge", age)
+    age = status.get("data_age_seconds")
+    yield _gauge("dzagent_ledger_data_age_seconds", "Age of the ledger data in use.", age)
     source = (("endpoint", _word(ledger.get("endpoint"))), ("mode", _word(ledger.get("mode"))))
     samples = (Sample(1.0, source),) if source[0][1] else ()
     yield Metric("dzagent_ledger_source_info", "Who answered last, and how it is asked.", "gauge", samples)
     poll = _mapping(ledger.get("poll"))
     for key, name, text in (
-        (
-            "bytes_received",
-            "dzagent_poll_received_bytes",
-            "Bytes that the last poll received, as on the wire.",
-        ),
-        ("bytes_sent", "dzagent_poll_sent_bytes", "Bytes that the last poll sent."),
-        ("requests", "dzagent_poll_requests", "Requests of the last poll."),
-        ("milliseconds", "dzagent_poll_milliseconds", "Duration of the last poll."),
+        ("bytes_received", "received_bytes", "Bytes that the last poll received, as on the wire."),
+        ("bytes_sent", "sent_bytes", "Bytes that the last poll sent."),
+        ("requests", "requests", "Requests of the last poll."),
+        ("milliseconds", "milliseconds", "Duration of the last poll."),
     ):
-        yield Metric(name, text, "gauge", tuple(_numbers([(poll.get(key), ())])))
+        yield _gauge(f"dzagent_poll_{name}", text, poll.get(key))
     errors = _mapping(ledger.get("errors"))
     yield Metric(
         "dzagent_ledger_errors_total",
@@ -322,6 +306,10 @@ def _unique(conditions: Iterable[Any]) -> list[Mapping[str, Any]]:
         if isinstance(condition, Mapping) and isinstance(condition.get("type"), str):
             seen.setdefault(condition["type"], condition)
     return list(seen.values())
+
+
+def _gauge(name: str, text: str, value: Any) -> Metric:
+    return Metric(name, text, "gauge", tuple(_numbers([(value, ())])))
 
 
 def _numbers(

@@ -147,7 +147,10 @@ class Desired:
 
 @dataclass(frozen=True, slots=True)
 class SeenLink:
-    """Any interface of the host. `tunnel` is set for GRE links; `alias` is the ifalias, "" if none."""
+    """Any interface of the host. `tunnel` is set for GRE links; `alias` is the ifalias, "" if none.
+
+    altnames: its other names, which no link can have as its own.
+    """
 
     name: str
     ifindex: int
@@ -156,15 +159,22 @@ class SeenLink:
     mtu: int
     alias: str = ""
     tunnel: Link | None = None
+    altnames: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Interest:
-    """What an observation must cover: route and rule owner, link names, and keys whose holder must be known."""
+    """What an observation must cover: route and rule owner, link names, and keys whose holder must be known.
+
+    tables, ends: tables of our rules and endpoints of our tunnels. What others do there is no part of an observation,
+    but worth a look.
+    """
 
     protocol: int
     links: tuple[str, ...]
     exact: tuple[tuple[int, IPv4Network], ...] = ()
+    tables: tuple[int, ...] = ()
+    ends: tuple[IPv4Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 from typing import Final, Protocol
 
 from dzagent.errors import KernelError
-from dzagent.model import Desired, Link, Observed, Problem, Route, Rule
+from dzagent.model import Address, Desired, Link, Observed, Problem, Route, Rule
 from dzagent.plan_links import printable
 from dzagent.protocols import named
 
@@ -72,13 +72,29 @@ def in_our_tables(foreign: Mapping[int, Sequence[str]]) -> tuple[Problem, ...]:
     return tuple(
         Problem(
             "TableShared",
-            f"table {table} has routes of others: {_some(map(printable, routes))}; what they match does not take ours: "
+            f"table {table} has routes of others: {_some(map(_readable, routes))}; what they match does not take ours: "
             "remove them, or set edge.table_to and edge.table_from of the policy",
             "unicast",
         )
         for table, routes in sorted(foreign.items())
         if routes
     )
+
+
+_TYPES: Final = {
+    "2": "local",
+    "3": "broadcast",
+    "6": "blackhole",
+    "7": "unreachable",
+    "8": "prohibit",
+    "9": "throw",
+}
+"""Types of routes as `ip -N` prints them, before the prefix."""
+
+
+def _readable(line: str) -> str:
+    kind, _, rest = line.partition(" ")
+    return printable(f"{_TYPES[kind]} {rest}" if kind in _TYPES else line)
 
 
 def _destination(line: str) -> str:
@@ -108,6 +124,28 @@ def unrouted(desired: Desired, dead: Collection[IPv4Address]) -> tuple[Problem, 
     )
 
 
+def places(desired: Desired) -> tuple[tuple[int, ...], tuple[IPv4Address, ...]]:
+    """Return where others matter: the tables that our rules point at, and the far ends of our tunnels."""
+    tables = dict.fromkeys(obj.table for obj in desired.objects if isinstance(obj, Rule))
+    ends = dict.fromkeys(obj.remote for obj in desired.objects if isinstance(obj, Link))
+    return tuple(tables), tuple(ends)
+
+
+def looped(desired: Desired, sources: Mapping[IPv4Address, IPv4Address]) -> tuple[Problem, ...]:
+    """Report tunnels whose packets would go into a tunnel of ours; `sources` are source addresses by endpoint."""
+    inner = {obj.interface.ip for obj in desired.objects if isinstance(obj, Address)}
+    return tuple(
+        Problem(
+            "EndpointLooped",
+            f"the kernel sends packets for the tunnel endpoint {item.obj.remote} into a tunnel of ours: "
+            f"`ip route get {item.obj.remote}` names the route or rule, remove it",
+            item.origin.service,
+        )
+        for item in desired.wanted
+        if isinstance(item.obj, Link) and sources.get(item.obj.remote) in inner - {item.obj.local}
+    )
+
+
 class Neighbours:
     """Looks around once in a while, and whenever what we use changes. now: seconds of the loop's clock.
 
@@ -120,32 +158,47 @@ class Neighbours:
         self._now = now
         self._looked: tuple[object, float] = (None, 0.0)
         self._foreign: Mapping[int, Sequence[str]] = {}
-        self._dead: frozenset[IPv4Address] = frozenset()
+        self._ways: Mapping[IPv4Address, IPv4Address | None] = {}
+
+    def again(self) -> None:
+        """Look at the next chance: somebody may have come or gone."""
+        self._looked = (None, 0.0)
 
     def problems(self, desired: Desired, observed: Observed) -> tuple[Problem, ...]:
         """Return what a person should know of others in our places."""
-        tables = dict.fromkeys(obj.table for obj in desired.objects if isinstance(obj, Rule))
-        ends = dict.fromkeys(obj.remote for obj in desired.objects if isinstance(obj, Link))
-        self._look(tuple(tables), tuple(ends))
-        wanted = {(obj.table, _prefix(obj)) for obj in desired.objects if isinstance(obj, Route)}
-        beside = {
-            table: [line for line in lines if (table, _destination(line)) not in wanted]
-            for table, lines in self._foreign.items()
-        }
+        self._look((*places(desired), self._missing(desired, observed)))
         return (
             *beside_our_rules(desired, observed, self._protocol),
-            *in_our_tables(beside),
-            *unrouted(desired, self._dead),
+            *in_our_tables(self._told_once(desired, observed)),
+            *unrouted(desired, {end for end, source in self._ways.items() if source is None}),
+            *looped(desired, {end: source for end, source in self._ways.items() if source is not None}),
         )
 
-    def _look(self, tables: Sequence[int], ends: Sequence[IPv4Address]) -> None:
+    def _told_once(self, desired: Desired, observed: Observed) -> Mapping[int, Sequence[str]]:
+        """Return the routes of others that no conflict of the plan tells: there, ours is missing."""
+        missing = self._missing(desired, observed)
+        return {
+            table: [line for line in lines if (table, _destination(line)) not in missing]
+            for table, lines in self._foreign.items()
+        }
+
+    def _missing(self, desired: Desired, observed: Observed) -> frozenset[tuple[int, str]]:
+        """Return the routes that we want and do not have, if any of others are known."""
+        if not any(self._foreign.values()):
+            return frozenset()
+        wanted = {(obj.table, _prefix(obj)) for obj in desired.objects if isinstance(obj, Route)}
+        there = (r for r in observed.routes if r.protocol == self._protocol and r.table in self._foreign)
+        return frozenset(wanted.difference((r.table, _prefix(r)) for r in there))
+
+    def _look(self, using: tuple[Sequence[int], Sequence[IPv4Address], frozenset[tuple[int, str]]]) -> None:
+        tables, ends, _ = using
         seen, at = self._looked
-        pause = AGAIN_SECONDS if self._dead or any(self._foreign.values()) else LOOK_SECONDS
-        if self._around is None or (seen == (tables, ends) and self._now() - at < pause):
+        pause = AGAIN_SECONDS if None in self._ways.values() or any(self._foreign.values()) else LOOK_SECONDS
+        if self._around is None or (seen == using and self._now() - at < pause):
             return
-        self._looked = ((tables, ends), self._now())
+        self._looked = (using, self._now())
         try:
             self._foreign = {table: self._around.foreign_routes(table, self._protocol) for table in tables}
-            self._dead = frozenset(end for end in ends if self._around.source_for(end) is None)
+            self._ways = {end: self._around.source_for(end) for end in ends}
         except KernelError:  # a pass that cannot read the kernel says so itself
-            self._foreign, self._dead = {}, frozenset()
+            self._foreign, self._ways = {}, {}

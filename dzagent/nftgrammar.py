@@ -2,7 +2,7 @@
 
 One fixed form a line, and `parse(format_table(x))` is x again. What else nft would take is refused with file and
 line: only the table `inet dzagent`, base chains of type filter with the policy accept, and the few expressions
-below. There is no jump, no log, no nat, no queue.
+of `nftruletext`.
 """
 
 from __future__ import annotations
@@ -27,38 +27,31 @@ from dzagent.nftmodel import (
     NftRule,
     NftSet,
     NftTable,
-    NftVerdict,
+)
+from dzagent.nftruletext import (
+    parse_rule,
+    rule_text,
+    within,
 )
 from dzagent.nftvalues import (
-    BITS,
     KINDS,
     ValueRefused,
     address_interval,
-    canonical,
     interval_text,
     name,
     port_interval,
-    set_reference,
 )
+from dzagent.renderedlines import MAX_LINE, shown, whole_lines
 
 HOOKS: Final = ("prerouting", "input", "forward", "output", "postrouting")
 SET_KINDS: Final = {"ipv4_addr": "address", "inet_service": "port"}
 """Types of named sets, and the kind of their elements."""
 
 MIN_PRIORITY, MAX_PRIORITY = -400, 400
-MIN_MSS, MAX_MSS = 64, 65_495
-MAX_EXPRESSIONS: Final = 8
 MAX_BYTES: Final = 8 * 1024 * 1024
 """Size of one file: 65,536 lines of elements have about 5 MB."""
-MAX_LINE: Final = 512
-MAX_LINES: Final = 65_536
 
-_DIGITS: Final = re.compile(r"0|[1-9][0-9]{0,5}")
 _IN: Final = f"{FAMILY} {TABLE}"
-
-
-def _shown(text: str) -> str:
-    return ascii(text if len(text) <= 80 else text[:77] + "...")
 
 
 # ---- objects -> text -------------------------------------------------------------------------------------
@@ -70,7 +63,7 @@ def format_table(table: NftTable) -> tuple[str, ...]:
     Raises GrammarError for what no desired table has.
     """
     if table.odd:
-        raise GrammarError(f"{_shown(', '.join(table.odd))} has no place in the grammar")
+        raise GrammarError(f"{shown(', '.join(table.odd))} has no place in the grammar")
     return (
         f"add table {_IN}",
         *(format_counter(counter) for counter in table.counters),
@@ -112,102 +105,7 @@ def format_rule(chain: str, rule: NftRule) -> str:
     return f"add rule {_IN} {chain} {rule_text(rule)}"
 
 
-def rule_text(rule: NftRule) -> str:
-    """Return a rule's expressions. Raises GrammarError for one that is not known."""
-    return " ".join(map(_expression_text, rule.expressions))
-
-
-def _expression_text(expression: NftExpression) -> str:
-    if isinstance(expression, NftMatch):
-        op = f"{expression.op} " if expression.op == "!=" else ""
-        return f"{expression.left} {op}{expression.right}"
-    if isinstance(expression, NftCount):
-        return f'counter name "{expression.name}"'
-    if isinstance(expression, NftClamp):
-        size = "rt mtu" if expression.size is None else str(expression.size)
-        return f"tcp option maxseg size set {size}"
-    if isinstance(expression, NftVerdict):
-        return expression.word
-    raise GrammarError(f"the expression {_shown(expression.text)} is not known here")
-
-
 # ---- rules -----------------------------------------------------------------------------------------------
-
-_CANDIDATES: Final = "|".join(KINDS)
-_VALUE: Final = r'\{ [^{}"]*(?:"[^{}"]*"[^{}"]*)* \}|"[^" ]*"|[^ {}"]+'
-_EXPRESSION: Final = re.compile(
-    rf"(?P<match>(?P<left>{_CANDIDATES}) (?P<op>!= )?(?P<right>{_VALUE}))"
-    r'|counter name "(?P<counter>[^" ]*)"'
-    r"|tcp option maxseg size set (?P<size>rt mtu|[0-9]+)"
-    r"|(?P<verdict>accept|drop)"
-)
-_LAST: Final = (NftVerdict, NftClamp)
-
-
-def parse_rule(text: str) -> NftRule:
-    """Read the expressions of a rule. Raises ValueRefused."""
-    found: list[NftExpression] = []
-    at = 0
-    while at < len(text):
-        match = _EXPRESSION.match(text, at)
-        if match is None or text[match.end() : match.end() + 1] not in {"", " "}:
-            raise ValueRefused(f"{_shown(text[at:])} is no expression that is known here: {_KNOWN}")
-        if found and isinstance(found[-1], _LAST):
-            raise ValueRefused(f"{_shown(text[at:])} comes after the end of the rule")
-        found.append(_expression(match))
-        at = match.end() + 1
-    if text.endswith(" ") or not found or not isinstance(found[-1], _LAST):
-        raise ValueRefused("a rule ends with accept, drop or a maxseg size")
-    if len(found) > MAX_EXPRESSIONS:
-        raise ValueRefused(f"{len(found)} expressions: at most {MAX_EXPRESSIONS} are allowed")
-    if isinstance(found[-1], NftClamp) and NftMatch("tcp flags", "==", "syn") not in found:
-        raise ValueRefused("a maxseg size needs `tcp flags syn` before it: only a SYN has one")
-    return NftRule(tuple(found))
-
-
-_KNOWN: Final = (
-    f'{", ".join(KINDS)} with [!=] and a value, counter name "NAME", '
-    "tcp option maxseg size set (rt mtu or a number), accept, drop"
-)
-
-
-def _expression(match: re.Match[str]) -> NftExpression:
-    if match["match"]:
-        return _match(match["left"], match["op"], match["right"])
-    if match["counter"] is not None:
-        return NftCount(name(match["counter"]))
-    if match["size"]:
-        return NftClamp(None if match["size"] == "rt mtu" else _within(match["size"], MIN_MSS, MAX_MSS))
-    return NftVerdict(match["verdict"])
-
-
-def _match(left: str, op: str | None, right: str) -> NftMatch:
-    kind = KINDS[left]
-    if op and kind in BITS:
-        raise ValueRefused(f"{left} has no !=")
-    value = set_reference(right) if right.startswith("@") else canonical(kind, _parts(kind, right))
-    if value != right:
-        raise ValueRefused(f"{_shown(right)} is written {value}")
-    if right.startswith("@") and kind not in {"address", "port"}:
-        raise ValueRefused(f"{left} takes no set by name")
-    return NftMatch(left, "!=" if op else "==", value)
-
-
-def _parts(kind: str, text: str) -> list[str]:
-    if kind in BITS:
-        return text.split(",")
-    parts = text[2:-2].split(", ") if text.startswith("{ ") else [text]
-    if kind != "name":
-        return parts
-    if not all(len(part) > 1 and part[0] == part[-1] == '"' for part in parts):
-        raise ValueRefused(f"{_shown(text)}: the name of a link stands in double quotes")
-    return [part[1:-1] for part in parts]
-
-
-def _within(text: str, low: int, high: int) -> int:
-    if _DIGITS.fullmatch(text) is None or not low <= int(text) <= high:
-        raise ValueRefused(f"{_shown(text)} is not a number from {low} to {high}")
-    return int(text)
 
 
 # ---- text -> objects -------------------------------------------------------------------------------------
@@ -245,7 +143,7 @@ def _counter(draft: _Draft, groups: tuple[str, ...]) -> None:
 
 def _set(draft: _Draft, groups: tuple[str, ...]) -> None:
     if groups[1] not in SET_KINDS:
-        raise ValueRefused(f"{_shown(groups[1])} is none of the types {', '.join(SET_KINDS)}")
+        raise ValueRefused(f"{shown(groups[1])} is none of the types {', '.join(SET_KINDS)}")
     draft.sets[draft.fresh(groups[0], draft.sets)] = groups[1]
     draft.elements[groups[0]] = set()
 
@@ -253,11 +151,11 @@ def _set(draft: _Draft, groups: tuple[str, ...]) -> None:
 def _element(draft: _Draft, groups: tuple[str, ...]) -> None:
     one, text = groups
     if one not in draft.sets:
-        raise ValueRefused(f"there is no set {_shown(one)} above this line")
+        raise ValueRefused(f"there is no set {shown(one)} above this line")
     kind = SET_KINDS[draft.sets[one]]
     interval = port_interval(text) if kind == "port" else address_interval(text)
     if interval_text(interval, kind) != text:
-        raise ValueRefused(f"{_shown(text)} is written {interval_text(interval, kind)}")
+        raise ValueRefused(f"{shown(text)} is written {interval_text(interval, kind)}")
     if interval in draft.elements[one]:
         raise ValueRefused(f"{text} is in the set {one} already")
     draft.elements[one].add(interval)
@@ -271,11 +169,11 @@ def _chain(draft: _Draft, groups: tuple[str, ...]) -> None:
 def _base_chain(draft: _Draft, groups: tuple[str, ...]) -> None:
     _, hook, priority = groups
     if hook not in HOOKS:
-        raise ValueRefused(f"{_shown(hook)} is none of the hooks {', '.join(HOOKS)}")
+        raise ValueRefused(f"{shown(hook)} is none of the hooks {', '.join(HOOKS)}")
     digits = priority.removeprefix("-")
-    number = _within(digits, 0, MAX_PRIORITY) * (-1 if digits != priority else 1)
+    number = within(digits, 0, MAX_PRIORITY) * (-1 if digits != priority else 1)
     if str(number) != priority:
-        raise ValueRefused(f"{_shown(priority)} is written {number}")
+        raise ValueRefused(f"{shown(priority)} is written {number}")
     _chain(draft, groups)
     draft.chains[groups[0]] = NftHook(hook, number)
 
@@ -283,7 +181,7 @@ def _base_chain(draft: _Draft, groups: tuple[str, ...]) -> None:
 def _rule(draft: _Draft, groups: tuple[str, ...]) -> None:
     chain, text = groups
     if chain not in draft.chains:
-        raise ValueRefused(f"there is no chain {_shown(chain)} above this line")
+        raise ValueRefused(f"there is no chain {shown(chain)} above this line")
     hook = draft.chains[chain]
     if hook is None:
         raise ValueRefused(f"chain {chain} has no hook: it is a mark and has no rules")
@@ -342,7 +240,7 @@ def parse(text: str, file: str) -> NftTable:
     file: how messages name it. Raises GrammarError with file and line for anything outside the grammar.
     """
     draft = _Draft()
-    for number, line in enumerate(_split(text, file), 1):
+    for number, line in enumerate(_lines(text, file), 1):
         if not line or line[0] == "#":
             continue
         try:
@@ -367,7 +265,7 @@ def _take(draft: _Draft, line: str) -> None:
         if forms
         else f"none of: {', '.join(_verbs())}, a comment that starts with #"
     )
-    raise ValueRefused(f"{_shown(line)} is {known}")
+    raise ValueRefused(f"{shown(line)} is {known}")
 
 
 def _verbs() -> Iterable[str]:
@@ -386,25 +284,8 @@ def _finish(draft: _Draft) -> NftTable:
     return NftTable(chains, tuple(sets), tuple(sorted(draft.counters)))
 
 
-_PRINTABLE: Final = re.compile(r"[\n\x20-\x7e]*")
-
-
-def _split(text: str, file: str) -> Iterator[str]:
-    """Return the lines; the last one must be ended, since what is cut off may be valid, and wrong."""
-    if len(text) > MAX_BYTES:
-        raise GrammarError(f"{len(text)} characters: at most {MAX_BYTES} are allowed", file=file)
-    good = _PRINTABLE.match(text)
-    if good is not None and good.end() != len(text):
-        number = text.count("\n", 0, good.end()) + 1
-        message = f"the character {text[good.end()]!a} is not allowed: only printable ASCII is"
-        raise GrammarError(message, file=file, line=number)
-    lines = text.split("\n")
-    if lines.pop():
-        message = "the last line has no line feed: the file may be cut off"
-        raise GrammarError(message, file=file, line=len(lines) + 1)
-    if len(lines) > MAX_LINES:
-        raise GrammarError(f"{len(lines)} lines: at most {MAX_LINES} are allowed", file=file)
-    for number, line in enumerate(lines, 1):
+def _lines(text: str, file: str) -> Iterator[str]:
+    for number, line in enumerate(whole_lines(text, file, MAX_BYTES), 1):
         if len(line) > MAX_LINE:
             message = f"a line of {len(line)} characters: at most {MAX_LINE} are allowed"
             raise GrammarError(message, file=file, line=number)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Network, summarize_address_range
 from typing import Any, Final
 
+from dzagent.linknames import LINK_NAME, LINK_NAME_RULE
 from dzagent.nftmodel import NftInterval
 
 MAX_U32: Final = 2**32 - 1
@@ -46,7 +47,6 @@ WORDS: Final[Mapping[str, frozenset[str]]] = {
 }
 
 _PROTOCOL_NAMES: Final = {number: word for word, number in PROTOCOLS.items()}
-_LINK: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,4}")
 _OCTET: Final = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
@@ -168,10 +168,8 @@ def name(text: str) -> str:
 
 def link_name(text: str) -> str:
     """Check the name of an interface: no quote, no wildcard. Raises ValueRefused."""
-    if _LINK.fullmatch(text) is None:
-        raise ValueRefused(
-            f"{text[:80]!a} is not a link name: 1 to 15 letters, digits, '_', '.', '-', not starting with . or -"
-        )
+    if LINK_NAME.fullmatch(text) is None:
+        raise ValueRefused(f"{text[:80]!a} is not a link name: {LINK_NAME_RULE}")
     return text
 
 

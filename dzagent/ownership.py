@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from typing import TypeVar
 
-from dzagent.model import Address, Link, Route, Rule, SeenLink
+from dzagent.model import Address, Link, Observed, Route, Rule, SeenLink
 from dzagent.owned import Owned, Proof, vouch
 
 T = TypeVar("T")
@@ -112,6 +112,14 @@ class Ownership:
         if handle is not None and handle == self.claims.table:
             return vouch(table, Proof.JOURNAL)
         return None
+
+
+def without_renamed(observed: Observed, owner: Ownership) -> Observed:
+    """Return what was seen without the addresses of links of ours that somebody renamed: they are not the host's."""
+    renamed = {link.name for link in observed.links if link.name not in owner.links and owner.owns(link)}
+    if not renamed:
+        return observed
+    return replace(observed, addresses=tuple(a for a in observed.addresses if a.dev not in renamed))
 
 
 def _twin(seen: SeenLink, link: Link) -> bool:

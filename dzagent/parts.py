@@ -8,8 +8,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from dzagent.bgp.changes import Changes
 from dzagent.bgp.joining import Learned
-from dzagent.bgp.speaker import BgpView, Changes
+from dzagent.bgp.view import BgpView
 from dzagent.config import Config
 from dzagent.desired import DesiredStore
 from dzagent.feed import LedgerView

@@ -127,6 +127,12 @@ def _link_conflict(item: Wanted, link: Link, observed: Observed, owner: Ownershi
                 f"link {seen.name} of kind {printable(seen.kind) or 'unknown'}, alias {seen.alias!r}",
                 _advice(seen, link),
             )
+        if link.name in seen.altnames:
+            return Conflict(
+                item,
+                f"link {printable(seen.name)}, which has it as an alternative name",
+                f"Take it away: `ip link property del dev {printable(seen.name)} altname {link.name}`.",
+            )
         if seen.name == link.name or owner.owns(seen) or seen.tunnel is None:
             continue
         if pair(seen.tunnel) == pair(link) and not _keyed(seen.tunnel):

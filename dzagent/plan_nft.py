@@ -65,15 +65,8 @@ def _holds(table: NftTable, item: Wanted) -> bool:
 
 def part_of(table: NftTable, services: Collection[ServiceName]) -> NftTable:
     """Return what a table has for some services: names say whose it is."""
-
-    def theirs(name: str) -> bool:
-        return any(name.startswith(f"{service}_") for service in services)
-
-    return NftTable(
-        tuple(chain for chain in table.chains if theirs(chain.name)),
-        tuple(one for one in table.sets if theirs(one.name)),
-        tuple(name for name in table.counters if theirs(name)),
-    )
+    prefixes = tuple(f"{service}_" for service in services)
+    return named_in(table, {name for name in table.names if name.startswith(prefixes)})
 
 
 def spare_parts(plan: Plan, services: Collection[ServiceName]) -> Plan:
@@ -86,10 +79,22 @@ def spare_parts(plan: Plan, services: Collection[ServiceName]) -> Plan:
 
 
 def _spare(step: Step, services: Collection[ServiceName]) -> Step | None:
-    if not isinstance(step.before, NftTable):
-        return step
-    kept = part_of(step.before, services)
-    if not kept.names:
+    before = step.before
+    return keep(step, part_of(before, services)) if isinstance(before, NftTable) else step
+
+
+def named_in(table: NftTable, names: Collection[str]) -> NftTable:
+    """Return what a table has under some names."""
+    return NftTable(
+        tuple(chain for chain in table.chains if chain.name in names),
+        tuple(one for one in table.sets if one.name in names),
+        tuple(name for name in table.counters if name in names),
+    )
+
+
+def keep(step: Step, kept: NftTable) -> Step | None:
+    """Return the step with a part of the table left in place; None if then nothing is left to do."""
+    if not isinstance(step.before, NftTable) or not kept.names:
         return step
     wanted = step.after if isinstance(step.after, NftTable) else MARKED
     after = combine((kept, wanted))

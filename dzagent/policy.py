@@ -9,7 +9,7 @@ from typing import Literal, cast
 
 from dzagent import yamlfile
 from dzagent.errors import ConfigError
-from dzagent.files import absent
+from dzagent.files import Stamp, absent, stamp
 from dzagent.policynft import Nftables, read_nftables
 from dzagent.share import places
 from dzagent.yamlfile import Item, Section
@@ -159,23 +159,28 @@ MAX_EXTENDS = 8
 """Policies that extend each other in a row; a site needs two or three."""
 
 
-def load_policy(path: Path, search: tuple[Path, ...] | None = None) -> Policy:
+def load_policy(
+    path: Path, search: tuple[Path, ...] | None = None, trail: dict[Path, Stamp] | None = None
+) -> Policy:
     """Read and check a policy file. A key that it does not set is as in the policy it extends, or has its default.
 
     search: where the policies that are extended by name are looked for, after the directory of the file that names
-    them; None is the site's directory, then those that came with the program. Raises ConfigError.
+    them; None is the site's directory, then those that came with the program. trail: takes down every file that was
+    looked for, as it was before it was read; after an error too. Raises ConfigError.
     """
-    return _load(path, (SITE_POLICIES, *places("policies")) if search is None else search, ())
+    search = (SITE_POLICIES, *places("policies")) if search is None else search
+    return _load(path, search, (), {} if trail is None else trail)
 
 
-def _load(path: Path, search: tuple[Path, ...], above: tuple[Path, ...]) -> Policy:
+def _load(path: Path, search: tuple[Path, ...], above: tuple[Path, ...], trail: dict[Path, Stamp]) -> Policy:
     """Load a policy after the one that it extends. above: the files that extend this one, as real paths."""
+    trail[path] = stamp(path)
     item, chain = yamlfile.load(path), (*above, path.resolve())
     named = yamlfile.section(item, _TOP, str(path)).entries.get("extends")
     if named is None:
         return parse_policy(item, str(path))
     try:
-        base = find_policy(yamlfile.text(named), (path.parent, *search))
+        base = find_policy(yamlfile.text(named), (path.parent, *search), trail)
     except ConfigError as error:
         if error.file is not None:
             raise
@@ -185,19 +190,27 @@ def _load(path: Path, search: tuple[Path, ...], above: tuple[Path, ...]) -> Poli
         raise named.error(f"policies extend each other in a circle: {names}")
     if len(chain) >= MAX_EXTENDS:
         raise named.error(f"more than {MAX_EXTENDS} policies extend each other")
-    return parse_policy(item, str(path), _load(base, search, chain))
+    try:
+        return parse_policy(item, str(path), _load(base, search, chain, trail))
+    except ConfigError as error:
+        if error.file == str(base) and not error.line:
+            raise named.error(str(error)) from None
+        raise
 
 
-def find_policy(name: str, search: tuple[Path, ...]) -> Path:
+def find_policy(name: str, search: tuple[Path, ...], trail: dict[Path, Stamp] | None = None) -> Path:
     """Find the file of a policy: an absolute path as it is, else NAME.yaml in the first directory that has it.
 
     A file that is there and cannot be read, or a folder of that name, is returned too: to fall back to another
     policy in silence would be wrong, and loading it says why. Raises ConfigError that names the policies there are.
+    trail: as of `load_policy`.
     """
     if name.startswith("/"):
         return Path(name)
     for directory in search:
         path = directory / f"{name}.yaml"
+        if trail is not None:
+            trail[path] = stamp(path)
         if not absent(path):
             return path
     known = sorted({file.stem for directory in search for file in _files(directory)})

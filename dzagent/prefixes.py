@@ -6,14 +6,14 @@ own uplink away. A refused one is reported and left out; the others go on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 from dzagent.ledger.accounts import Device
 from dzagent.model import Problem, Protected
 from dzagent.policy import Policy
-from dzagent.protect import SSH_LOCAL, SSH_PEER, captured, without
+from dzagent.protect import SSH_LOCAL, SSH_PEER, Shield, without
 from dzagent.validate import martian, to_network
 
 MAX_PREFIXES = 4096
@@ -58,18 +58,20 @@ def choose_prefixes(
     keep_installed = doubtful or bool(offer.broken)
     wanted = {*offer.named, *(installed if keep_installed else ())}
     # What works comes first, so that a flood of prefixes cannot push it out.
-    ordered = sorted(wanted, key=lambda prefix: (prefix not in installed, prefix))
+    ordered = sorted(wanted, key=lambda prefix: (prefix not in installed, *_order(prefix)))
     ignore = () if dz_ip is None else (dz_ip,)
-    softly = without(protected, SSH_PEER, SSH_LOCAL)
+    strict, softly = Shield(protected, ignore), Shield(without(protected, SSH_PEER, SSH_LOCAL), ignore)
     used: list[IPv4Network] = []
     refused: list[Problem] = []
     for prefix in ordered[:MAX_PREFIXES]:
-        why = _refusal(prefix, policy, softly if prefix in installed else protected, ignore)
+        why = _refusal(prefix, policy, softly if prefix in installed else strict)
         if why is None:
             used.append(prefix)
         else:
             refused.append(_problem(why, offer.named.get(prefix)))
-    return Chosen(tuple(sorted(used)), (*_reported([*offer.broken, *refused]), *_flood(len(ordered))))
+    return Chosen(
+        tuple(sorted(used, key=_order)), (*_reported([*offer.broken, *refused]), *_flood(len(ordered)))
+    )
 
 
 def _offered(devices: Mapping[str, Device]) -> _Offer:
@@ -84,10 +86,13 @@ def _offered(devices: Mapping[str, Device]) -> _Offer:
     return _Offer(named, tuple(broken))
 
 
-def _refusal(
-    prefix: IPv4Network, policy: Policy, protected: Protected, ignore: Iterable[IPv4Address]
-) -> str | None:
-    why = captured(prefix, protected, ignore)
+def _order(prefix: IPv4Network) -> tuple[int, int]:
+    """Return what prefixes are sorted by: as they themselves would be, at a tenth of the cost."""
+    return int(prefix.network_address), prefix.prefixlen
+
+
+def _refusal(prefix: IPv4Network, policy: Policy, shield: Shield) -> str | None:
+    why = shield.captured(prefix)
     if prefix.prefixlen < policy.prefix_min_length:
         also = f"; it would capture more than it may: {why.rstrip('.')}" if why else ""
         return f"{prefix} is shorter than /{policy.prefix_min_length}, the policy's prefix_min_length{also}"

@@ -19,11 +19,11 @@ from dzagent.actor import Acted, Actor, Round
 from dzagent.age import DataAge, is_stale
 from dzagent.audit import causes
 from dzagent.bgp.joining import Joiner, Learned
-from dzagent.bgp.speaker import BgpView
+from dzagent.bgp.view import BgpView
 from dzagent.contested import Contest
 from dzagent.doubt import services_up, textless
 from dzagent.drive import Drive, cpu_seconds
-from dzagent.errors import DzagentError, ObservationError
+from dzagent.errors import DzagentError, KernelTimeout, ObservationError
 from dzagent.feed import LedgerView
 from dzagent.firewall import LeakGuard, firewall_problems
 from dzagent.foreign.turns import HANDED_BACK, Hindrance
@@ -31,7 +31,6 @@ from dzagent.guard import own_addresses, withhold
 from dzagent.held import Held
 from dzagent.hostfacts import Facts
 from dzagent.intent import IntentView, settle
-from dzagent.judge import PassReport
 from dzagent.kernel.watchlines import NOTHING
 from dzagent.keyed import repairs
 from dzagent.marks import ownership
@@ -44,9 +43,11 @@ from dzagent.model import (
     Problem,
     ServiceName,
 )
-from dzagent.neighbours import Neighbours
+from dzagent.neighbours import Neighbours, places
+from dzagent.ownership import without_renamed
 from dzagent.parts import Bgp, Parts
-from dzagent.plan import exact_keys
+from dzagent.passreport import PassReport
+from dzagent.plan import FEW_EXACT, MAX_EXACT, exact_keys
 from dzagent.plan_nft import table_handle
 from dzagent.planner import Planner, Setting
 from dzagent.protect import SSH_PEER
@@ -117,6 +118,7 @@ class Reconciler:
             )
         )
         self._passed_at = 0.0
+        self._most_exact = MAX_EXACT
         self._hindrance: Hindrance | None = None
         self._told: BgpView | None = None
         self.tried = 0
@@ -126,7 +128,10 @@ class Reconciler:
         """Run passes until told to stop. Stopping leaves the kernel as it is: stop is not disable."""
         parts, paths = self._parts, self._parts.config.paths
         rhythm = Rhythm(parts.config.intervals.resync, time.monotonic, random.random)
-        files = (paths.intent, paths.approval, paths.approvals, paths.confirmation)
+        files = (
+            *(paths.intent, paths.approval, paths.approvals, paths.confirmation),
+            *parts.templates.files,
+        )
         Drive(self, rhythm, cpu_seconds, self._rest, parts.watched, files).run(wake, stopping)
 
     def _rest(self, wait: Callable[[float], frozenset[str]], seconds: float) -> frozenset[str]:
@@ -181,6 +186,8 @@ class Reconciler:
 
     def _pass(self) -> Passed:
         self._ground, self._passed_at = None, self._parts.now()
+        if self._parts.watched is not None and self._parts.watched.news().around:
+            self._neighbours.again()
         self._safeguards.first(self._parts.intent.read())
         observed = self._look()
         standing = any(self._owner.owns(link) for link in observed.links)
@@ -266,7 +273,7 @@ class Reconciler:
 
     def _look_around(self, observed: Observed, intent: IntentView) -> tuple[LedgerView, Facts]:
         """Find out who we may be before the ledger is asked: a poll without a client IP would prove nothing."""
-        changed = self._parts.probe.look(observed, intent.client_ip)
+        changed = self._parts.probe.look(without_renamed(observed, self._owner), intent.client_ip)
         self._parts.feed.enable(intent.enabled is True)
         if changed:
             self._parts.feed.poke()
@@ -357,13 +364,20 @@ class Reconciler:
 
     def _observe_keys(self, desired: Desired, observed: Observed) -> Observed:
         """Look again if the plan needs to know who holds keys that were not read: steady state never does."""
-        keys = exact_keys(desired, observed, self._owner, self._joiner.contested)
+        tables, ends = places(desired)
+        self._interest = replace(self._interest, tables=tables, ends=ends)
+        keys = exact_keys(desired, observed, self._owner, self._joiner.contested)[: self._most_exact]
         if set(keys) <= set(self._interest.exact):
             if len(keys) < len(self._interest.exact):
                 self._interest = replace(self._interest, exact=keys)
             return observed
         self._interest = replace(self._interest, exact=keys)
-        return self._look()
+        try:
+            return self._look()
+        except KernelTimeout:  # too many routes here: ours are made by an exclusive add whoever holds the key
+            self._most_exact = max(FEW_EXACT, self._most_exact // 8)
+            self._interest = replace(self._interest, exact=())
+            raise
 
     def _guards(
         self, wishes: Wishes, facts: Facts, desired: Desired, observed: Observed, intent: IntentView

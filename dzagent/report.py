@@ -16,18 +16,11 @@ from dzagent.feed import rpc_hosts
 from dzagent.files import write_json
 from dzagent.firewall import Counts
 from dzagent.intent import intent_stamp
-from dzagent.judge import (
-    FAILED,
-    PassReport,
-    bgp_problems,
-    complaints,
-    concerns,
-    error_of,
-    judge,
-    kind_of_change,
-    view,
-)
+from dzagent.judge import complaints, judge
 from dzagent.model import SERVICE_NAMES, Outcome, Plan, Problem, Result, ServiceName
+from dzagent.passreport import PassReport
+from dzagent.serviceview import concerns, error_of, kind_of_change, view
+from dzagent.sessions import bgp_problems
 from dzagent.state import ApplyRequest, read_apply_request
 from dzagent.status import (
     NO_SESSION,
@@ -48,6 +41,9 @@ MAX_EVENTS = 200
 
 ROUTINE = ("NoLedgerAnswer: the ledger has not answered yet", "AbsenceNotProven: ", "NotSearched: ")
 """How complaints begin that every start has: they are logged, and nobody has to look."""
+
+_FAILED = frozenset({Result.TRANSIENT, Result.PERMANENT, Result.BLOCKED, Result.CONTESTED})
+"""Results that leave something undone."""
 
 
 class Reporter:
@@ -167,12 +163,20 @@ class Reporter:
         services = self._services(report)
         self._judge(report, services)
         if self._asked is not None:
-            failed = [o.message for o in report.outcomes if o.result in FAILED]
+            failed = [o.message for o in report.outcomes if o.result in _FAILED]
             self.applied(self._asked, "failed" if failed else "applied", "; ".join(failed)[:500])
+        self._rest = self._found(report, slot, services)
+        self._publish()
+        made = self._written.get("plan.json", {}).get("made_at", self._clock())
+        plan = plan_json(report.plan, report.held, self._config.apply, made)
+        self._write("plan.json", plan, stamp="made_at")
+
+    def _found(self, report: PassReport, slot: int, services: Sequence[ServiceView]) -> dict[str, Any]:
+        """Return what a pass adds to the status document."""
         snapshot = report.view.snapshot
         identity = report.facts.identity
         known = not isinstance(identity, Problem)
-        self._rest = {
+        return {
             "enabled": report.intent.enabled,
             "intent_stamp": report.intent.stamp,
             "client_ip": str(identity.client_ip) if not isinstance(identity, Problem) else None,
@@ -187,10 +191,6 @@ class Reporter:
             "firewall": self._counts.show(report.after.nft),
             "matched_users": {n: int(known and n in report.wishes.granted) for n in SERVICE_NAMES},
         }
-        self._publish()
-        made = self._written.get("plan.json", {}).get("made_at", self._clock())
-        plan = plan_json(report.plan, report.held, self._config.apply, made)
-        self._write("plan.json", plan, stamp="made_at")
 
     def _complain(self, report: PassReport) -> None:
         """Log what is wrong, each thing once as long as it lasts."""
@@ -224,7 +224,7 @@ class Reporter:
         return views
 
     def _last_error(self, name: ServiceName, report: PassReport) -> LastError | None:
-        found = error_of(name, report, self._link(name))
+        found = error_of(name, report, self._config.links.of(name))
         if found is None:
             self._errors.pop(name, None)
             return None
@@ -235,18 +235,15 @@ class Reporter:
         self._errors[name] = LastError(code, message, since)
         return self._errors[name]
 
-    def _link(self, name: ServiceName) -> str:
-        return self._config.links.unicast if name == "unicast" else self._config.links.multicast
-
     def _count(self, report: PassReport) -> None:
         for name in SERVICE_NAMES:
-            link = self._link(name)
+            link = self._config.links.of(name)
             tried = (o for o in report.outcomes if o.result is not Result.BLOCKED)
             mine = [o for o in tried if concerns(o, name, link)]
             if not mine:
                 continue
             kind = kind_of_change(link, report)
-            ok = not any(outcome.result in FAILED for outcome in mine)
+            ok = not any(outcome.result in _FAILED for outcome in mine)
             self._counters[kind][name]["success" if ok else "error"] += 1
 
     # ---- conditions ------------------------------------------------------------------------------------

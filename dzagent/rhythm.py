@@ -37,7 +37,7 @@ AT_ONCE: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """How a pass ended: seconds of a core that it took, whether it changed anything, whether it read everything, what is left.
+    """How a pass ended: seconds of a core that it took for the kernel's events, whether it changed anything, whether it read everything, what is left.
 
     retry_in: seconds until a step that failed may be tried again, None if none is to be.
     """

@@ -105,6 +105,7 @@ class Rollback:
     now: Callable[[], float]
     unix: Callable[[], float]
     sleep: Callable[[float], None] = time.sleep
+    _told: str = ""
 
     def run(self, *, wait: bool) -> int:
         """Undo the open change if its time has come and no agent does it; return the exit status.
@@ -116,7 +117,10 @@ class Rollback:
             try:
                 pending = self.file.read()
             except StateError as error:
-                return self._unreadable(error)
+                if not wait or self._give_up(error):
+                    return self._unreadable(error)
+                self.sleep(STEP)
+                continue
             if pending is None:
                 return 0
             left = pending.deadline - self.now()
@@ -138,6 +142,17 @@ class Rollback:
                 )
                 return 1
             self.sleep(STEP)
+
+    def _give_up(self, error: StateError) -> bool:
+        """Tell whether no agent lives; one that does knows its change by heart, and we wait for its end, or the file's."""
+        try:
+            self.give_back(self.take_lock())
+        except StateError:
+            if str(error) != self._told:
+                self._told = str(error)
+                log.warning("%s: left to the dzagentd that runs", error)
+            return False
+        return True
 
     def _unreadable(self, error: StateError) -> int:
         """What cannot be read would start us again and again: it is moved away, unless an agent is there to do so."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -12,7 +11,7 @@ from dzagent import __version__
 from dzagent.actor import Acted
 from dzagent.approvals import Approvals
 from dzagent.bgp.joining import Learned
-from dzagent.bgp.speaker import BgpView
+from dzagent.bgp.view import BgpView
 from dzagent.checkpoint import CheckpointFile, Pending, UndoneFile
 from dzagent.config import Config
 from dzagent.confirming import Confirming, Files, NoWayBack
@@ -25,11 +24,12 @@ from dzagent.kernel.protocol import Kernel
 from dzagent.model import Desired, Observed, Plan, Problem, Result, ServiceName
 from dzagent.ownership import Ownership
 from dzagent.policy import Policy
+from dzagent.rate import Rate
 from dzagent.report import Reporter
 from dzagent.screen import Screen
 from dzagent.state import ApplyRequest
 from dzagent.trust import Trust, makers
-from dzagent.volume import Rate, Unproven, unexplained
+from dzagent.volume import Unproven, removed
 from dzagent.wishes import Wishes
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Safeguards:
         self._now = ask.now
         self._reporter = ask.reporter
         self._trust = Trust(paths.trust, makers(ask.config, ask.policy, __version__))
-        self._rate = Rate()
+        self._rate = Rate(paths.gone, place)
         self._approvals = Approvals(paths.approvals, paths.accepted, place, ask.policy.guard.approve, ask.now)
         files = Files(
             CheckpointFile(paths.checkpoint, ask.owner, place),
@@ -126,7 +126,12 @@ class Safeguards:
             links=self._links,
             protocol=self._policy.protocol,
             limits=self._policy.guard,
-            unproven=Unproven(why, _refusing(bgp) if why else frozenset(), recent=recent),
+            unproven=Unproven(
+                why,
+                _refusing(bgp) if why else frozenset(),
+                recent=recent,
+                tables=self._policy.nftables.enabled,
+            ),
             approved=self._approvals.ids,
             accepted=self._approvals.accepted,
             undone=self._confirming.undone(intent),
@@ -170,10 +175,8 @@ class Safeguards:
         self._approvals.consume(let_through, acted.outcomes)
         self._confirming.approve(let_through)
         gone = {id(outcome.step) for outcome in acted.outcomes if outcome.result is Result.DONE}
-        counts: Counter[ServiceName] = Counter()
-        for name in guards.unproven.why:
-            steps = unexplained(plan, name, guards.unproven, self._links)
-            counts[name] = sum(id(step) in gone for step in steps)
+        unproven = guards.unproven
+        counts = {name: removed(plan, name, unproven, self._links, gone) for name in unproven.why}
         self._rate.note(counts, self._now())
 
     def settle(

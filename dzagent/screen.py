@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import TypeAlias
 
@@ -11,6 +11,7 @@ from dzagent.capture import Ours, turning
 from dzagent.guard import check
 from dzagent.held import Held, dependents, less, step_key
 from dzagent.model import Action, Observed, Plan, Protected, ServiceName
+from dzagent.nftmodel import NftTable
 from dzagent.policy import GuardRules
 from dzagent.undone import Undone, redone
 from dzagent.volume import Unproven, excessive
@@ -77,4 +78,11 @@ def screen(plan: Plan, observed: Observed, by: Screen, *, whole: Observed | None
         held += new
         plan = less(plan, new)
     following = dependents(plan, held)
-    return less(plan, following), (*held, *following), tuple(used)
+    plan = less(plan, following)
+    return plan, (*held, *following), tuple(_as_planned(item, plan) for item in used)
+
+
+def _as_planned(item: Held, plan: Plan) -> Held:
+    """Return what was let through with its step as it is now: of the table, another service's part may be withheld."""
+    step = next((step for step in plan.steps if isinstance(step.target, NftTable)), None)
+    return replace(item, step=step) if item.names and step is not None else item

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network
 
 from dzagent.ledger.accounts import GlobalConfig, Net, User
@@ -52,6 +53,7 @@ def to_network(net: Net) -> IPv4Network:
     return IPv4Network((int(net.address), net.length), strict=False)
 
 
+@lru_cache(maxsize=8192)  # of thousands of prefixes, none is new in most passes
 def martian(prefix: IPv4Network, overlay_block: IPv4Network) -> str | None:
     """Name the range that a unicast prefix must not touch and does; None if it touches none."""
     named = next((what for network, what in NOT_UNICAST.items() if prefix.overlaps(network)), None)

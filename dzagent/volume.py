@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from dzagent.belongs import learnable, service_of
 from dzagent.held import Held, held_id, step_key
+from dzagent.losses import Loss, loss
 from dzagent.model import (
     SERVICE_NAMES,
     Action,
@@ -31,13 +31,15 @@ class Unproven:
 
     why: services whose removals nothing but our own files explains, with what changed. refusing: those of them of whose
     announced routes some are refused now; the others' learned routes go because a live engine says so. explained: what
-    the guard itself removes (`step_key`). recent: objects of a service that went without cause within the last hour.
+    the guard itself removes (`step_key`). recent: what of a service went without cause within the last hour.
+    tables: whether the policy wants an nftables table at all: to switch it off is a word that needs no second one.
     """
 
     why: Mapping[ServiceName, str] = field(default_factory=dict)
     refusing: frozenset[ServiceName] = frozenset()
     explained: frozenset[str] = frozenset()
     recent: Mapping[ServiceName, int] = field(default_factory=dict)
+    tables: bool = True
 
 
 def excessive(
@@ -57,11 +59,52 @@ def excessive(
         if name not in unproven.why:
             continue
         steps = unexplained(plan, name, unproven, links)
-        reason = _reason(name, steps, observed, unproven, limits, links, protocol) if steps else None
+        losses = _losses(plan, name, unproven)
+        ours = _ours(name, observed, links, protocol)
+        gone = Gone(
+            len(_with_contents(steps, ours)),
+            len(ours),
+            sum(lost.gone for _, lost in losses),
+            sum(lost.had for _, lost in losses),
+        )
+        reason = _reason(name, gone, unproven, limits)
         if reason is not None:
-            group = held_id("volume", reason, map(step_key, steps))
+            group = held_id("volume", reason, (*map(step_key, steps), *(lost.text for _, lost in losses)))
             held += [Held(step, reason, "volume", group) for step in steps]
+            held += [Held(step, reason, "volume", group, lost.names) for step, lost in losses]
     return tuple(held)
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """What a service would lose: objects of all it has, and rules and set elements of all in its part of the table."""
+
+    objects: int
+    of_objects: int
+    pieces: int
+    of_pieces: int
+
+    def __str__(self) -> str:
+        table = f"{self.pieces} of {self.of_pieces} nftables rules and set elements"
+        objects = f"{self.objects} of {self.of_objects} objects"
+        return " and ".join((*(objects,) * bool(self.objects), *(table,) * bool(self.pieces)))
+
+
+def removed(
+    plan: Plan, name: ServiceName, unproven: Unproven, links: Mapping[ServiceName, str], done: Collection[int]
+) -> int:
+    """Count what went of a service without a proven cause. done: the `id` of each step that worked."""
+    if name not in unproven.why:
+        return 0
+    steps = sum(id(step) in done for step in unexplained(plan, name, unproven, links))
+    return steps + sum(lost.gone for step, lost in _losses(plan, name, unproven) if id(step) in done)
+
+
+def _losses(plan: Plan, name: ServiceName, unproven: Unproven) -> list[tuple[Step, Loss]]:
+    """Return the steps that take something of a service out of the table, and what."""
+    if not unproven.tables:
+        return []
+    return [(step, lost) for step in plan.steps if (lost := loss(step, name)).gone]
 
 
 def unexplained(
@@ -103,28 +146,21 @@ def too_often(count: int, recent: int, limits: GuardRules) -> str | None:
     return f"{recent} went within the last hour, guard.per_hour is {limits.per_hour}"
 
 
-def _reason(
-    name: ServiceName,
-    steps: Collection[Step],
-    observed: Observed,
-    unproven: Unproven,
-    limits: GuardRules,
-    links: Mapping[ServiceName, str],
-    protocol: int,
-) -> str | None:
-    ours = _ours(name, observed, links, protocol)
-    count, total = len(_with_contents(steps, ours)), len(ours)
-    recent = unproven.recent.get(name, 0)
+def _reason(name: ServiceName, gone: Gone, unproven: Unproven, limits: GuardRules) -> str | None:
+    count, recent = gone.objects + gone.pieces, unproven.recent.get(name, 0)
+    if not count:
+        return None
     over = (
         too_many(count, limits),
-        too_large_a_share(count, total, limits),
+        too_large_a_share(gone.objects, gone.of_objects, limits),
+        too_large_a_share(gone.pieces, gone.of_pieces, limits),
         too_often(count, recent, limits),
     )
     said = "; ".join(filter(None, over))
     if not said:
         return None
     return (
-        f"{count} of {total} objects of the {name} service would go, which is still provided, "
+        f"{gone} of the {name} service would go, which is still provided, "
         f"and the only cause is that {unproven.why[name]} ({said})."
     )
 
@@ -150,24 +186,3 @@ def _with_contents(steps: Collection[Step], ours: Collection[KernelObject]) -> f
 
 def _made_again(obj: KernelObject, made: Collection[Key]) -> bool:
     return key(obj) in made
-
-
-class Rate:
-    """Remembers what went without proven cause, for an hour; `now` gives seconds since boot."""
-
-    HOUR = 3600.0
-
-    def __init__(self) -> None:
-        self._gone: list[tuple[float, ServiceName, int]] = []
-
-    def note(self, counts: Mapping[ServiceName, int], now: float) -> None:
-        """Remember how many objects went."""
-        self._gone += [(now, name, count) for name, count in counts.items() if count]
-
-    def recent(self, now: float) -> Mapping[ServiceName, int]:
-        """Return how many objects of each service went within the last hour."""
-        self._gone = [entry for entry in self._gone if now - entry[0] < self.HOUR]
-        total: Counter[ServiceName] = Counter()
-        for _, name, count in self._gone:
-            total[name] += count
-        return dict(total)

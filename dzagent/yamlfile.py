@@ -105,7 +105,8 @@ def parse(data: bytes, file: str) -> Item | None:
             f"not valid YAML: {error.problem or error.context}", file=file, line=line
         ) from error
     except yaml.YAMLError as error:  # a character that YAML does not allow; this class carries no line
-        raise ConfigError(f"not valid YAML: {_one_line(str(error))}", file=file) from error
+        line = text.count("\n", 0, getattr(error, "position", 0)) + 1
+        raise ConfigError(f"not valid YAML: {_one_line(str(error))}", file=file, line=line) from error
     return None if node is None else Item(node, file)
 
 
@@ -263,8 +264,15 @@ def _read(path: Path) -> bytes:
     try:
         return read_bytes(path, MAX_BYTES)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"cannot be read: {reason}", file=str(path)) from error
+        raise ConfigError(f"cannot be read: {_reason(error)}", file=str(path)) from error
+
+
+def _reason(error: OSError | ValueError) -> str:
+    """Why a file cannot be read, and what to do about it where that can be known."""
+    reason = getattr(error, "strerror", None) or str(error)
+    if isinstance(error, PermissionError):
+        return f"{reason}; use sudo or join its group, and let the group dzagent read it, for the services"
+    return reason
 
 
 def _only_plain_data(text: str, file: str) -> None:

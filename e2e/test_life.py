@@ -12,7 +12,7 @@ from dzagent.model import UserType
 from e2e.lab.liar import Lies
 from e2e.lab.netns import Monitor, Pinger
 from e2e.lab.topology import DEV2
-from e2e.lab.view import NOTHING
+from e2e.lab.view import NOTHING, learned
 from e2e.lab.wait import SLOW, stays, wait_for
 from e2e.lab.world import World, condition
 
@@ -94,6 +94,36 @@ def test_a_restart_writes_nothing_and_loses_nothing(
     wait_for("answers after the restart", lambda: len(pinger.answered) >= answered + 5)
     assert pinger.stop() == ()
     assert (world.view(), world.index("doublezero0")) == (granted.view, index)
+
+
+def test_a_changed_policy_is_taken_up_and_loses_nothing(world: World, tmp_path: Path) -> None:
+    """The tunnel, its session and its routes stay; a bad policy changes nothing and is told with file and line."""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("absent_polls: 2\n")
+    world.agent.config.write_text(f"{world.agent.config.read_text()}policy: {policy}\n")
+    world.agent.daemon.send(signal.SIGTERM)
+    world.agent.daemon.start()
+    granted = world.grant(UserType.EDGE_FILTERING)
+    index, routes, pid = world.index("doublezero0"), learned(world.host), world.agent.daemon.pid
+    pinger = Pinger(world.host, granted.far, tmp_path / "ping")
+    wait_for("the first answers", lambda: len(pinger.answered) >= 5)
+    log = world.agent.root / "dzagentd.log"
+    with Monitor(world.host, tmp_path / "monitor") as monitor:
+        policy.write_text("absent_polls: 3\n")
+        wait_for("it is read", lambda: "it is used from now on" in log.read_text(), 30)
+        world.says("a pass has ended", lambda s: condition(s, "Ready")[0] == "True", 30)
+        world.connected(UserType.EDGE_FILTERING)
+        assert monitor.changes() == ()
+    policy.write_text("tunnel:\n  mtu: 1400\n")
+    wait_for("the link is changed", lambda: "mtu 1400" in world.host.ip("link show doublezero0"), 30)
+    policy.write_text("tunnel:\n  mtu: soon\n")
+    refused = world.says("the mistake is told", lambda s: "PolicyRefused" in str(s["problems"]), 30)
+    assert f"{policy}:2: " in str(refused["problems"])
+    world.connected(UserType.EDGE_FILTERING)
+    answered = len(pinger.answered)
+    wait_for("answers after all this", lambda: len(pinger.answered) >= answered + 5)
+    assert pinger.stop() == ()
+    assert (world.index("doublezero0"), learned(world.host), world.agent.daemon.pid) == (index, routes, pid)
 
 
 def test_a_rest_writes_nothing(world: World, tmp_path: Path) -> None:

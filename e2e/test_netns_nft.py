@@ -384,6 +384,14 @@ EDITS = [
     "add counter T extra",
     "add table T { flags dormant; }",
     "flush chain T unicast_leak\ndelete set T unicast_prefixes",
+    *(
+        f"flush chain T unicast_leak\ndelete set T unicast_prefixes\nadd {other}"
+        for other in (
+            "set T unicast_prefixes { type ipv4_addr; }",
+            "set T unicast_prefixes { type inet_service; flags interval; elements = { 7-9 }; }",
+            "map T unicast_prefixes { type ipv4_addr : verdict; }",
+        )
+    ),
     "flush chain T unicast_mss_out\ndelete chain T unicast_mss_out",
     "delete table T",
 ]
@@ -512,6 +520,19 @@ def test_a_table_that_took_the_place_of_ours_is_not_deleted(host: Walls, foreign
     host.run("host", "nft", "delete table inet dzagent; add table inet dzagent")
     assert foreign.apply(step).result is Result.GONE
     assert "inet dzagent" in host.run("host", "nft", "list", "tables")
+
+
+def test_a_table_that_took_the_place_of_ours_is_not_changed(host: Walls, foreign: Nft) -> None:
+    """It has chains and sets of the same names, and is not ours all the same."""
+    host.load(DEFAULT)
+    host.run("host", "nft", "flush chain inet dzagent unicast_input")
+    (step,) = make_plan(wanted(DEFAULT), Observed(nft=foreign.observe()), OWNER).steps
+    assert step.action is Action.CHANGE
+    theirs = "add chain inet dzagent unicast_input; add rule inet dzagent unicast_input tcp dport 7 drop"
+    host.run("host", "nft", f"delete table inet dzagent; add table inet dzagent; {theirs}")
+    before = host.run("host", "nft", "-a", "list", "table", "inet", "dzagent")
+    assert foreign.apply(step).result is Result.RACED
+    assert host.run("host", "nft", "-a", "list", "table", "inet", "dzagent") == before
 
 
 @settings(

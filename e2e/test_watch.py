@@ -160,6 +160,58 @@ def test_a_foreign_owner_of_a_learned_route_is_a_conflict_and_it_heals(agent: Wa
     assert "198.18.0.9" in agent.net.ip("route show table 100")
 
 
+@pytest.mark.parametrize(
+    ("there", "code"),
+    [
+        ("route add blackhole 192.0.2.1", "EndpointUnrouted"),
+        ("route add prohibit 192.0.2.0/24", "EndpointUnrouted"),
+        ("rule add priority 10 to 192.0.2.1 unreachable", "EndpointUnrouted"),
+        ("route add 192.0.2.1 via 169.254.0.4 dev doublezero0", "EndpointLooped"),
+        ("route add default via 198.51.100.1 table 100", "TableShared"),
+        ("route prepend 198.18.0.9 via 198.51.100.1 dev eth0 table 100", "TableShared"),
+    ],
+)
+def test_others_in_our_places_are_told_at_once_and_no_longer_than_they_stay(
+    agent: WatchedAgent, there: str, code: str
+) -> None:
+    """The next look at everything is a minute away."""
+
+    def told() -> bool:
+        document = json.loads(agent.config.paths.status.read_text())
+        return code in [problem["code"] for problem in document["problems"]]
+
+    agent.calm()
+    before = state(agent)
+    assert not told()
+    agent.net.ip(there)
+    wait_for(f"{there} is told", told, LIMIT)
+    agent.net.ip(there.replace(" add ", " del ").replace(" prepend ", " del "))
+    wait_for(f"{there} is forgotten", lambda: not told(), LIMIT)
+    assert state(agent) == before
+
+
+def test_a_route_with_a_nexthop_object_makes_room(agent: WatchedAgent) -> None:
+    agent.net.ip("nexthop add id 5 via 198.51.100.1 dev eth0")
+    route = "198.18.0.7 table 100 proto 210"
+    repaired(agent, f"route del {route}", f"route add {route} nhid 5")
+    agent.net.ip("nexthop del id 5")
+
+
+def test_an_alternative_name_is_a_conflict_and_it_heals(agent: WatchedAgent) -> None:
+    def conflicts() -> list[str]:
+        document = json.loads(agent.config.paths.status.read_text())
+        return [conflict["owner"] for conflict in document["conflicts"]]
+
+    agent.calm()
+    before = state(agent)
+    agent.net.ip("link delete doublezero0")
+    done = agent.net("ip", ["link", "property", "add", "dev", "eth0", "altname", "doublezero0"])
+    if done.code == 0:  # else the agent was faster
+        wait_for("it is told", lambda: any("alternative name" in owner for owner in conflicts()), LIMIT)
+        agent.net.ip("link property del dev eth0 altname doublezero0")
+    wait_for("it heals", lambda: state(agent) == before and not conflicts(), LIMIT)
+
+
 def test_a_killed_monitor_is_started_again(agent: WatchedAgent) -> None:
     restarts = agent.watch.view().restarts
     for number in range(1, 4):

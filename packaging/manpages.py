@@ -77,7 +77,9 @@ Starts the API for whoever connects; it has no privilege and no network.
 .B dzagent\\-bird.service
 A private BIRD, which keeps the BGP sessions. It is not restarted with the agent.
 .SH SIGNALS
-SIGTERM and SIGINT end it between two steps. There is no reload: restart it.
+SIGTERM and SIGINT end it between two steps. SIGHUP (systemctl reload dzagentd) reads
+the policy again, which happens by itself within two seconds of a change; one that cannot be used is refused with file
+and line, and the old one stays. The configuration is read at a start only.
 .SH EXIT STATUS
 0 after a signal; 1 if
 .B \\-\\-teardown

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import click
 
 from dzagent.cli.main import main as dzagent
-from dzagent.daemon import main as dzagentd
+from dzagent.dzagentd import main as dzagentd
 
 
 @dataclass(frozen=True)

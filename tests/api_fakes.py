@@ -18,9 +18,10 @@ from click.testing import CliRunner
 from gunicorn.config import Config as GunicornConfig
 
 from dzagent.api.app import create_app
+from dzagent.api.connection import Limits
 from dzagent.api.respond import Responder, refuse
 from dzagent.api.serve import settings
-from dzagent.api.server import Limits, Server
+from dzagent.api.server import Server
 from dzagent.cli.main import main
 from dzagent.config import Config, Paths
 from dzagent.files import write_json

@@ -53,6 +53,7 @@ class FakeKernel(State):
     applied: list[Step] = field(default_factory=list)
     written: list[str] = field(default_factory=list)
     observe_error: KernelError | None = None
+    most_exact: int = 1 << 30  # more keys than these take longer than there is time
     observations: int = 0
     moment: Callable[[str], None] = lambda _: None
     before_write: Callable[[], None] | None = None
@@ -66,6 +67,8 @@ class FakeKernel(State):
         self.observations += 1
         if self.observe_error is not None:
             raise self.observe_error
+        if len(interest.exact) > self.most_exact:
+            raise KernelTimeout("ip did not end within 10 s and was killed.")
         return self._ip.observe(interest)
 
     def apply(self, steps: Sequence[Step]) -> tuple[Outcome, ...]:

@@ -13,7 +13,7 @@ from solders.pubkey import Pubkey
 
 from dzagent.errors import LaggingNode, LedgerError, MethodRefused
 from dzagent.ledger.pda import config_address, program_config_address, user_address
-from dzagent.ledger.rpc import Traffic
+from dzagent.ledger.transport import Traffic
 
 PROGRAM = str(Pubkey(bytes([200] * 32)))
 OTHER_PROGRAM = str(Pubkey(bytes([201] * 32)))

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from dzagent.age import DataAge, boot_seconds, ledger_conditions
+from dzagent.age import DataAge, ledger_conditions
+from dzagent.bootclock import boot_seconds
 from dzagent.config import Config
 from dzagent.feed import LedgerView
 from dzagent.policy import LedgerRules, Policy

@@ -17,11 +17,13 @@ import pytest
 from flask.testing import FlaskClient
 
 from dzagent.api import documents
-from dzagent.api.app import MAX_BODY, FileStore, create_app
+from dzagent.api.app import create_app
+from dzagent.api.bodies import MAX_BODY
+from dzagent.api.store import FileStore
 from dzagent.config import Config
-from dzagent.daemon import take_lock
 from dzagent.errors import StateError
 from dzagent.files import write_json
+from dzagent.lock import take_lock
 from dzagent.state import ApplyRequest, Intent, read_apply_request, read_approvals, read_intent
 from tests.api_fakes import NOW, UNICAST, World, ask, condition, loads
 
@@ -233,6 +235,28 @@ def test_bodies_have_a_size(http: FlaskClient, path: str) -> None:
 
 
 # ---- v3 ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("blocks", "free", "files", "left", "full"),
+    [
+        (100, 0, 50, 9, True),
+        (100, 1, 50, 9, False),
+        (100, 7, 50, 0, True),
+        (0, 0, 0, 0, False),  # a file system without a size
+    ],
+)
+def test_a_full_disk_is_told_since_the_agent_cannot(
+    blocks: int, free: int, files: int, left: int, *, full: bool
+) -> None:
+    seen = os.statvfs_result((4096, 4096, blocks, free, free, files, left, left, 0, 255))
+    said = documents.full_disk(Path("/run/dzagent/agent"), lambda _: seen)
+    assert ("make room (`df -h /run/dzagent/agent`)" in said) is full
+
+
+def test_a_disk_that_cannot_be_asked_is_not_full(tmp_path: Path) -> None:
+    assert documents.full_disk(tmp_path / "none") == ""
+    assert documents.full_disk(tmp_path) == ""
 
 
 def test_full_status_of_a_running_agent(world: World, http: FlaskClient) -> None:

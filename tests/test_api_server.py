@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dzagent.api.server import Answer, Connection, Job, Limits, Pool, Server, State
+from dzagent.api.connection import Answer, Connection, Limits, State
+from dzagent.api.pool import Job, Pool
+from dzagent.api.server import Server
 from tests.api_fakes import ask, closed, connect, listening, read_answer, request_bytes, threaded
 
 LIMITS = Limits(connections=20, discard=256 * 1024)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from dzagent import metrics
+from dzagent.bgp.exclude import PolicyList
 from dzagent.bgp.learnedfile import Lines, file_of, read_stale
 from dzagent.bgp.service import Bgp
 from dzagent.desired import DesiredStore
@@ -24,7 +25,8 @@ from dzagent.intent import IntentReader
 from dzagent.model import Result, Route
 from dzagent.parts import Parts
 from dzagent.policy import Bgp as BgpPolicy
-from dzagent.policy import Policy
+from dzagent.policy import Policy, load_policy
+from dzagent.policyfiles import PolicyFiles
 from dzagent.reconcile import Reconciler
 from dzagent.render import Templates
 from dzagent.report import Reporter
@@ -46,6 +48,7 @@ class World(PlainWorld):
         self.bgp_policy = BgpPolicy(route_config=tmp_path / "route-config.json", max_routes=500)
         self.policy_file = tmp_path / "policy.yaml"
         self.policy_file.write_text("{}\n")
+        self.policies = PolicyFiles(lambda trail: load_policy(self.policy_file, trail=trail))
         self.woken: list[str] = []
         self.policy_protocol = 210
         super().__init__(tmp_path, **settings)
@@ -57,7 +60,7 @@ class World(PlainWorld):
             self.engine,
             policy,
             config.paths,
-            policy_file=self.policy_file,
+            policy_list=PolicyList(self.policies),
             clocks=self.time.clocks,
             on_change=self.woken.append,
             zebra=self.config.paths.run / "zserv.api",
@@ -389,7 +392,7 @@ def test_exclude_lists_are_read_live(world: World) -> None:
     world.up(1, 2, 3)
     world.policy_file.write_text("bgp:\n  exclude: [198.18.0.1]\n")
     (world.bgp_policy.route_config).write_text('{"exclude": ["198.18.0.2"]}')
-    world.look(5)
+    world.look(10)
     assert world.loop.run_changes()
     assert world.learned == set(rib(3))
     world.bgp_policy.route_config.write_text('{"exclude": "198.18.0.2"}')

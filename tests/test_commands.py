@@ -79,9 +79,11 @@ def test_a_peer_is_part_of_the_identity_of_an_address() -> None:
     assert delete(address) == ("addr del 10.9.0.1 peer 10.9.0.2/32 dev doublezero0",)
 
 
-def test_a_route_of_ours_is_changed_by_replace() -> None:
-    (line,) = change(replace(ROUTE, via=IPv4Address("169.254.0.2")), ROUTE)
-    assert line.startswith("route replace 0.0.0.0/0 via 169.254.0.0 ")
+def test_a_route_of_ours_is_changed_beside_a_spare_one_and_never_by_replace() -> None:
+    before = replace(ROUTE, via=IPv4Address("169.254.0.2"))
+    spare = replace(ROUTE, metric=0xFFFFDA21)
+    assert change(before, ROUTE) == (*add(spare), *delete(before), *add(ROUTE), *delete(spare))
+    assert add(spare)[0].endswith(" metric 4294957601")
 
 
 def test_a_route_of_ours_of_another_type_is_changed_by_delete_and_add() -> None:
@@ -109,6 +111,10 @@ def test_a_route_of_ours_of_another_type_is_changed_by_delete_and_add() -> None:
         (
             Route(IPv4Network("192.0.4.0/24"), None, None, 254, 210, extra=("nexthop via 1.1.1.1 weight 1",)),
             "route del unicast 192.0.4.0/24 table 254 proto 210",
+        ),
+        (
+            Route(IPv4Network("192.0.5.0/24"), ROUTE.via, "doublezero0", 254, 210, extra=("nhid 5",)),
+            "route del unicast 192.0.5.0/24 table 254 proto 210",
         ),
         (
             Route(ANY, ROUTE.via, "doublezero0", 254, 210, extra=("onlink", "tos 0x10")),

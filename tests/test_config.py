@@ -12,16 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dzagent import yamlfile
-from dzagent.config import (
-    PROGRAM_IDS,
-    Config,
-    Doublezerod,
-    Paths,
-    load_config,
-    parse_config,
-    redact_url,
-    refuse_client_ip,
-)
+from dzagent.config import PROGRAM_IDS, Config, Doublezerod, Paths, redact_url, refuse_client_ip
+from dzagent.configfile import load_config, parse_config
 from dzagent.errors import ConfigError, DzagentError
 from dzagent.share import find, share_dirs
 
@@ -197,7 +189,7 @@ def test_only_localnet_has_an_endpoint_of_its_own() -> None:
         ("a: [", 1, "not valid YAML"),
         ("a: b: c", 1, "not valid YAML"),
         ("\ta: b", 1, "not valid YAML"),
-        ("a: '\u0007'", None, "not valid YAML"),
+        ("a: '\u0007'", 1, "not valid YAML"),
         ("[" * 2000, 1, "nested more than"),
         ("{a: " * 2000, 1, "nested more than"),
         (b"network: testnet\nx: \xff\xfe", 2, "not UTF-8"),

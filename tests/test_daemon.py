@@ -11,8 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from dzagent.config import Config, Doublezerod, Paths
-from dzagent.daemon import LOCK_SECONDS, Daemon, main, take_lock
+from dzagent.daemon import Daemon
+from dzagent.dzagentd import main
 from dzagent.errors import StateError
+from dzagent.lock import LOCK_SECONDS, _advice, take_lock
 from dzagent.marks import ownership, read_marks
 from dzagent.notify import Pulse
 from dzagent.policy import Policy
@@ -35,6 +37,11 @@ def test_whoever_only_looks_at_the_lock_does_not_stop_a_start(tmp_path: Path) ->
     looking = os.open(path, os.O_RDONLY)
     fcntl.flock(looking, fcntl.LOCK_SH)
     os.close(take_lock(path, wait=lambda _: os.close(looking) if _open(looking) else None))
+
+
+def test_a_lock_of_others_says_what_to_do() -> None:
+    assert "use sudo, or start the service" in _advice(PermissionError(13, "Permission denied"))
+    assert _advice(OSError(28, "No space left on device")) == ""
 
 
 def _open(descriptor: int) -> bool:

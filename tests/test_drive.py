@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from dzagent.drive import FILES_SECONDS, KERNEL, Drive, cpu_seconds
-from dzagent.rhythm import TOLD, Passed, Rhythm
+from dzagent.rhythm import AT_ONCE, TOLD, Passed, Rhythm
 from dzagent.wake import Wake
 from tests.test_watched import World as Kernel
 
@@ -24,9 +25,12 @@ class Loop:
     quick: bool = True
     how: Passed = field(default_factory=lambda: Passed(watched=True))
     did: list[str] = field(default_factory=list)
+    slow: float = 0.0
+    works: Callable[[float], None] = lambda _: None
 
     def run_pass(self) -> Passed:
         self.did.append("pass")
+        self.works(self.slow)
         return self.how
 
     def run_changes(self) -> bool:
@@ -42,12 +46,16 @@ class World:
 
     def __init__(self, tmp_path: Path) -> None:
         self.now, self.loop, self.kernel = 100.0, Loop(), Kernel()
+        self.loop.works = self.passes_time
         self.file = tmp_path / "state.json"
         self.rhythm = Rhythm(60.0, lambda: self.now, lambda: 0.5)
         self.rhythm.passed(Passed(watched=True))
         self.drive = Drive(
             self.loop, self.rhythm, lambda: self.now, watched=self.kernel.kernel, files=[self.file]
         )
+
+    def passes_time(self, seconds: float) -> None:
+        self.now += seconds
 
     def turn(self, *reasons: str) -> list[str]:
         self.loop.did.clear()
@@ -123,6 +131,15 @@ def test_a_storm_has_to_wait(world: World) -> None:
     world.rhythm.spent(5.0, useful=False)
     assert world.turn(KERNEL) == ["quick"]
     assert world.turn("ledger") == ["pass"]  # whoever else asks does not wait
+
+
+def test_a_pass_that_no_event_has_asked_for_makes_no_event_wait(world: World) -> None:
+    world.loop.quick = False
+    world.loop.slow = 5.0
+    assert world.turn("resync") == ["resync ", "pass"]
+    world.now += AT_ONCE
+    assert "pass" in world.turn(KERNEL)
+    assert world.turn(KERNEL) == ["quick"]  # that one was dear, and was for an event
 
 
 def test_it_runs_until_it_is_told_to_stop(world: World) -> None:

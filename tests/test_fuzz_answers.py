@@ -13,7 +13,7 @@ from typing import Any
 from dzagent.errors import LedgerError
 from dzagent.ledger.jsonrpc import read_answer
 from dzagent.ledger.poller import DirectPoller, Pace
-from dzagent.ledger.rpc import MAX_BODY
+from dzagent.ledger.transport import MAX_BODY
 from dzagent.matching import match
 from dzagent.model import SERVICE_NAMES, Withdraw
 from tests.ledger_fakes import (

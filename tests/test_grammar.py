@@ -11,8 +11,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dzagent.errors import GrammarError
-from dzagent.grammar import MAX_BYTES, MAX_LINE, MAX_LINES, format_object, mark, parse
+from dzagent.grammar import MAX_BYTES, format_object, parse
+from dzagent.ipvalues import mark
 from dzagent.model import Address, KernelObject, Link, Origin, Route, Rule, Wanted
+from dzagent.renderedlines import MAX_LINE, MAX_LINES
 
 MAX_U32 = 2**32 - 1
 NOWHERE = str(IPv4Address(0))

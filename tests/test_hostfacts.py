@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from dzagent.feed import LedgerView
 from dzagent.hostfacts import ANYWHERE, LOOKUP_SECONDS, SSH_SECONDS, Facts, HostProbe, Identity
 from dzagent.model import Address, Observed, Problem, Route, SeenLink
 from dzagent.policy import Policy
+from dzagent.remembered import RememberedIp
 from tests.fake_kernel import FakeKernel
 from tests.service_fakes import ALLOCATED, CLIENT, GATEWAY, IBRL, SSH_FROM, snapshot
 
@@ -222,6 +224,59 @@ def test_outside_is_asked_only_after_the_ledger_named_nobody() -> None:
     renewed = told.renewed
     prober.look(observed(IPv4Address("10.9.9.9")), None)
     assert told.renewed == renewed + 1
+
+
+BANNED = replace(IBRL, status=6)
+
+
+def test_who_we_were_counts_while_a_tunnel_stands_or_a_user_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "client-ip.json"
+
+    def found(seen: Observed, ledger: LedgerView) -> Identity | Problem:
+        prober = HostProbe(
+            Config(),
+            Policy(),
+            FakeKernel(),
+            clock=Clock(),
+            ssh_sessions=no_ssh,
+            remembered=RememberedIp(path),
+        )
+        prober.look(seen, None)
+        return prober.facts(ledger).identity
+
+    nobody, banned, named = (
+        LedgerView(snapshot(None)),
+        LedgerView(snapshot(BANNED)),
+        LedgerView(snapshot(IBRL)),
+    )
+    assert isinstance(found(observed(), banned), Problem)  # nobody has ever named us
+    assert isinstance(found(observed(), named), Identity)
+    who = found(observed(), banned)
+    assert isinstance(who, Identity)
+    assert (who.client_ip, who.source) == (CLIENT, "address of this host that was the client IP before")
+    assert isinstance(found(observed(), nobody), Problem)
+    tunnel = SeenLink("doublezero0", 9, "dzagent:unicast", up=True, mtu=1476)
+    assert isinstance(found(replace(observed(), links=(tunnel,)), nobody), Identity)
+    assert isinstance(
+        found(observed(IPv4Address("10.9.9.9")), banned), Problem
+    )  # the host has another address
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"client_ip": 7}', '{"client_ip": "8.8.8.8/32"}', "null"])
+def test_a_memory_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "client-ip.json"
+    path.write_text(text)
+    memory = RememberedIp(path)
+    assert memory.ip is None
+    memory.keep(PUBLIC)
+    assert RememberedIp(path).ip == PUBLIC
+
+
+def test_a_memory_that_cannot_be_written_holds_until_the_end(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    memory = RememberedIp(tmp_path / "file" / "client-ip.json")
+    memory.keep(PUBLIC)
+    assert memory.ip == PUBLIC
 
 
 def test_a_pin_of_enable_that_no_interface_has_is_used_and_told() -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dzagent.cli.advice import advice, with_advice
 from dzagent.errors import ObservationError
 from dzagent.identity import (
     MAX_CANDIDATES,
@@ -127,6 +128,18 @@ def test_of_several_named_ones_only_the_default_source_is_no_guess() -> None:
     doubt = choose_client_ip(None, None, None, [PUBLIC2, PRIVATE], {PRIVATE, PUBLIC2})
     assert isinstance(doubt, Problem)
     assert doubt.code == "ClientIpAmbiguous"
+
+
+def test_who_we_were_comes_after_the_one_that_is_named_now() -> None:
+    before = (PRIVATE, "address of this host that was the client IP before")
+    local = [PRIVATE, PUBLIC2]
+    assert choose_client_ip(None, None, None, local, set(), PRIVATE) == before
+    assert choose_client_ip(None, None, None, local, {PRIVATE, PUBLIC2}, PRIVATE) == before
+    for named, default in (({PUBLIC2}, None), (set(), PUBLIC2)):
+        chosen = choose_client_ip(None, None, default, local, named, PRIVATE)
+        assert isinstance(chosen, tuple)
+        assert chosen[0] == PUBLIC2
+    assert isinstance(choose_client_ip(None, None, None, [PUBLIC2], set(), PRIVATE), Problem)
 
 
 @pytest.mark.parametrize("source", [None, PRIVATE])
@@ -306,3 +319,11 @@ def test_a_broken_resolver_does_not_unprotect_the_rpc_and_is_asked_again(
 
 def test_an_address_needs_no_resolver() -> None:
     assert lookup_ipv4("127.0.0.1") == {IPv4Address("127.0.0.1")}
+
+
+def test_what_to_do_about_an_unknown_client_ip_is_said_once() -> None:
+    doubt = choose_client_ip(None, None, None, [], [])
+    assert isinstance(doubt, Problem)
+    condition = {"type": "IdentityKnown", "status": "False", "message": doubt.message}
+    said = with_advice(doubt.message, advice(condition, {}))
+    assert said.count("set client_ip") == 1

@@ -12,7 +12,8 @@ from dzagent.errors import KernelError, ObservationError
 from dzagent.kernel.failures import classify
 from dzagent.kernel.iproute import MAX_SPLITS, IpRoute, failures
 from dzagent.kernel.run import Completed
-from dzagent.model import Action, Address, Interest, Link, Result, Route, Rule, Step
+from dzagent.kernel.watchlines import Touched
+from dzagent.model import Action, Address, Interest, Link, Observed, Result, Route, Rule, Step
 from tests.owning import ours
 
 LINK = Link("doublezero0", IPv4Address("198.51.100.7"), IPv4Address("192.0.2.1"), 64, 1476, "dzagent:unicast")
@@ -28,11 +29,13 @@ class FakeRunner:
 
     done: Completed
     inputs: list[str] = field(default_factory=list)
+    args: list[str] = field(default_factory=list)
 
     def __call__(self, program: str, args: Sequence[str], stdin: str = "") -> Completed:
         assert program == "ip"
         assert args
         self.inputs.append(stdin)
+        self.args.append(" ".join(args))
         return self.done
 
 
@@ -183,6 +186,13 @@ def test_an_object_that_cannot_be_written_safely_stops_no_other() -> None:
     assert [outcome.result for outcome in outcomes] == [Result.PERMANENT, Result.RACED]
 
 
+def test_a_tunnel_that_nobody_can_see_is_explained() -> None:
+    runner = FakeRunner(fails("RTNETLINK answers: File exists\nCommand failed -:1\n"))
+    (outcome,) = IpRoute(runner).apply([step(Action.ADD, LINK)])
+    assert outcome.result is Result.RACED
+    assert "File exists (if no link here has its name or endpoints" in outcome.message
+
+
 def test_links_are_deleted_by_the_index_that_was_observed() -> None:
     link = '[{"ifindex":7,"ifname":"doublezero0","flags":[],"mtu":1476}]\n'
     runner = FakeRunner(Completed(0, (link + "[]\n" * 4).encode(), b""))
@@ -199,12 +209,25 @@ def test_a_failed_observation_is_an_error() -> None:
         IpRoute(runner).observe(Interest(210, ()))
 
 
+def test_what_is_read_alone_lets_the_kernel_choose_by_table() -> None:
+    runner, before = FakeRunner(Completed(0, b"[]\n", b"")), Observed(routes=(ROUTE,))
+    kernel, touched = IpRoute(runner), Touched(slots={(ROUTE.table, ROUTE.dst): None})
+    assert kernel.reread(Interest(210, ()), touched, before).routes == ()
+    assert runner.args == ["-4 -N -d -j route show exact 0.0.0.0/0 table 101 proto 210"]
+    runner.done = Completed(2, b"[", b"Error: ipv4: FIB table does not exist.\nDump terminated\n")
+    assert kernel.reread(Interest(210, ()), touched, before).routes == ()
+    runner.done = fails("Dump terminated", 2)
+    with pytest.raises(ObservationError, match="Dump terminated"):
+        kernel.reread(Interest(210, ()), touched, before)
+
+
 def test_source_for_tells_no_route_from_a_failure() -> None:
     assert (
         IpRoute(FakeRunner(Completed(0, b'[{"prefsrc":"198.51.100.7"}]\n', b""))).source_for(DST)
         == LINK.local
     )
     assert IpRoute(FakeRunner(fails("RTNETLINK answers: Network is unreachable", 2))).source_for(DST) is None
+    assert IpRoute(FakeRunner(fails("RTNETLINK answers: Permission denied", 2))).source_for(DST) is None
     with pytest.raises(ObservationError):
         IpRoute(FakeRunner(fails("Cannot open netlink socket", 1))).source_for(DST)
 

@@ -11,7 +11,7 @@ from dzagent.feed import LedgerView
 from dzagent.held import Held
 from dzagent.hostfacts import Facts, Identity
 from dzagent.intent import IntentView
-from dzagent.judge import PassReport, complaints, error_of, judge, kind_of_change, view
+from dzagent.judge import complaints, judge
 from dzagent.model import (
     SERVICE_NAMES,
     Action,
@@ -30,9 +30,11 @@ from dzagent.model import (
     Step,
 )
 from dzagent.ownership import Ownership
+from dzagent.passreport import PassReport
 from dzagent.policy import Policy
 from dzagent.render import Templates, parse_texts, render_service
 from dzagent.services import Host
+from dzagent.serviceview import error_of, kind_of_change, view
 from dzagent.share import find
 from dzagent.status import ServiceView
 from dzagent.wishes import Wishes, keep_all, nothing
@@ -165,6 +167,14 @@ def test_each_trouble_has_its_condition(
     changes: dict[str, object], kind: str, expected: tuple[str, str]
 ) -> None:
     assert conditions(report(**changes))[kind][:2] == expected
+
+
+def test_what_is_left_says_why_also_where_somebody_was_faster() -> None:
+    left, raced = Plan("id", ((MAKE,),)), Outcome(MAKE, Result.RACED, "File exists")
+    assert conditions(report(plan=left))["InSync"][2].endswith("they are retried")
+    assert conditions(report(plan=left, outcomes=(raced,)))["InSync"][2].endswith("left: File exists")
+    failed = Outcome(MAKE, Result.TRANSIENT, "busy")
+    assert conditions(report(plan=left, outcomes=(raced,), failing=(failed,)))["InSync"][2].endswith("busy")
 
 
 def test_in_manual_mode_the_condition_says_what_to_type() -> None:

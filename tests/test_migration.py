@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dzagent.errors import MigrationError, StateError
+from dzagent.foreign.record import write_record
 from dzagent.foreign.sight import ForeignWatch
 from dzagent.foreign.turns import Turns, alone
 from dzagent.journal import Journal, here, read
@@ -250,6 +251,30 @@ def test_a_unit_that_is_stopped_is_masked_too(host: Host) -> None:
     host.migrate()
     assert host.units.done == ["hold doublezerod.service"]
     assert not host.look().anything
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_a_unit_that_somebody_has_unmasked_is_masked_again(host: Host, runs: bool) -> None:
+    host.migrate()
+    host.units.release("doublezerod.service", "mask")
+    if runs:
+        host.process(79)
+    host.units.done.clear()
+    assert host.look().anything
+    assert host.migrate() == ()
+    assert host.units.done[0] == "hold doublezerod.service"
+    assert not host.look().anything
+    host.mover().undo(lambda: None)
+    assert "release doublezerod.service mask" in host.units.done
+
+
+def test_a_drop_in_of_an_earlier_migration_is_no_work_until_doublezerod_runs(host: Host) -> None:
+    host.migrate()
+    write_record(host.config.paths.migration, replace(host.mover().last(), stopped="drop-in"))
+    host.units.unit = Unit("doublezerod.service", "loaded")
+    assert not host.look().anything
+    host.process(79)
+    assert host.look().holdable
 
 
 def test_a_pass_of_dzagentd_is_waited_for(host: Host) -> None:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import pytest
 
 from dzagent.errors import KernelError, ObservationError
 from dzagent.kernel.iproute import IpRoute
 from dzagent.kernel.run import Completed
-from dzagent.model import Desired, Link, Observed, Origin, Route, Rule, Wanted
-from dzagent.neighbours import AGAIN_SECONDS, LOOK_SECONDS, Neighbours, beside_our_rules, in_our_tables
+from dzagent.model import Address, Desired, Link, Observed, Origin, Route, Rule, Wanted
+from dzagent.neighbours import (
+    AGAIN_SECONDS,
+    LOOK_SECONDS,
+    Neighbours,
+    beside_our_rules,
+    in_our_tables,
+    looped,
+)
 
 ANY = IPv4Network("0.0.0.0/0")
 LINK = Link("doublezero0", IPv4Address("198.51.100.7"), IPv4Address("192.0.2.1"), 64, 1476, "dzagent:unicast")
@@ -63,6 +70,8 @@ def test_rules_of_others_with_our_priority_are_named() -> None:
 
 
 def test_routes_of_others_in_our_tables_are_named() -> None:
+    (odd,) = in_our_tables({100: ("6 10.0.0.0/8 proto 4",)})
+    assert "others: blackhole 10.0.0.0/8 proto 4;" in odd.message
     (problem,) = in_our_tables({100: ("10.0.0.0/8 dev eth0 proto 4",), 101: ()})
     assert problem.code == "TableShared"
     assert "table 100 has routes of others: 10.0.0.0/8 dev eth0 proto 4;" in problem.message
@@ -109,6 +118,43 @@ def test_a_route_that_holds_our_key_is_not_told_twice(line: str, code: list[str]
     ]
     looking = Neighbours(Around({100: (line,)}), 210, lambda: 0.0)
     assert codes(looking, Desired((*DESIRED.wanted, *routes))) == code
+
+
+def test_a_route_beside_ours_is_told_since_no_conflict_is() -> None:
+    ours = Route(IPv4Network("203.0.113.9/32"), IPv4Address("169.254.0.0"), "doublezero0", 100, 210)
+    looking = Neighbours(Around({100: ("203.0.113.9 tos 0x10 via 10.0.0.1 dev eth0",)}), 210, lambda: 0.0)
+    desired = Desired((*DESIRED.wanted, Wanted(ours, ORIGIN)))
+    assert codes(looking, desired, Observed(routes=(ours,))) == ["TableShared"]
+
+
+def test_a_route_that_made_room_for_ours_is_not_told_from_memory() -> None:
+    ours = Route(IPv4Network("203.0.113.9/32"), IPv4Address("169.254.0.0"), "doublezero0", 100, 210)
+    desired = Desired((*DESIRED.wanted, Wanted(ours, ORIGIN)))
+    around = Around({100: ("203.0.113.9 via 10.0.0.1 dev eth0",)})
+    looking = Neighbours(around, 210, lambda: 0.0)
+    assert [codes(looking, desired) for _ in range(3)] == [[]] * 3, "the plan's conflict tells it"
+    around.routes = {}
+    assert codes(looking, desired, Observed(routes=(ours,))) == []
+
+
+def test_somebody_who_may_have_come_is_looked_for_at_once() -> None:
+    around = Around()
+    looking = Neighbours(around, 210, lambda: 0.0)
+    assert codes(looking) == []
+    around.dead = True
+    assert codes(looking) == []
+    looking.again()
+    assert codes(looking) == ["EndpointUnrouted"]
+
+
+def test_a_way_to_the_endpoint_through_our_own_tunnel_is_told() -> None:
+    inner = Address("doublezero0", IPv4Interface("169.254.0.1/31"), "link")
+    outer = Address("doublezero0", IPv4Interface("198.51.100.7/32"), "global")
+    desired = Desired(tuple(Wanted(obj, ORIGIN) for obj in (LINK, inner, outer)))
+    assert looped(desired, {LINK.remote: LINK.local}) == ()
+    assert looped(desired, {}) == ()
+    (problem,) = looped(desired, {LINK.remote: inner.interface.ip})
+    assert problem.code == "EndpointLooped"
 
 
 @pytest.mark.parametrize("around", [None, Around(dead=True, error=ObservationError("no"))])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from dzagent.kernel.iproute import IpRoute
 from dzagent.kernel.nft import LIST, REST, Nft
 from dzagent.kernel.run import Completed, run
 from dzagent.model import Action, Interest, Link, Result, Step
-from dzagent.nftmodel import MARKED, NftChain, NftHook, NftSeen, NftTable, combine
+from dzagent.nftmodel import MARK, MARKED, NftChain, NftHook, NftRule, NftSeen, NftTable, NftUnknown, combine
 from dzagent.owned import Proof, vouch
 
 ANSWER = Path(__file__).with_name("fixtures").joinpath("nft/nft-1.0.6.json").read_bytes()
@@ -151,6 +151,33 @@ def test_the_very_table_that_was_seen_is_deleted() -> None:
     table = nft.observe().table
     nft.apply(Step(Action.DELETE, vouch(table, Proof.MARK), None, "x"))
     assert tool.asked[-1][2] == "delete table inet handle 42\n"
+
+
+@pytest.mark.parametrize("mark", [True, False])
+def test_a_change_works_on_a_table_of_ours_alone(*, mark: bool) -> None:
+    """Its first line fails on any other table: one without our mark has another handle, or no mark to empty."""
+    tool = Tool([Completed(0, ANSWER.replace(b'"handle": 1}', b'"handle": 42}', 1), b""), OK])
+    nft = Nft(tool, clock=lambda: 0.0)
+    table = nft.observe().table
+    chains = tuple(chain for chain in table.chains if mark or chain.name != MARK)
+    before = replace(table, chains=chains)
+    nft.apply(Step(Action.CHANGE, vouch(before, Proof.MARK), replace(table, counters=(MARK,)), "x"))
+    first = tool.asked[-1][2].splitlines()[0]
+    assert first == (f"flush chain inet dzagent {MARK}" if mark else "delete table inet handle 42")
+
+
+@pytest.mark.parametrize("mark", [True, False])
+def test_what_stays_and_cannot_be_written_never_raises(*, mark: bool) -> None:
+    """A chain that is withheld keeps a rule of somebody else: the change leaves it out, a new table could not."""
+    chain = NftChain("unicast_x", None, (NftRule((NftUnknown("?"),)),))
+    marked = MARKED if mark else NftTable(counters=(MARK,))
+    before, after = combine((marked, NftTable((chain,)))), combine((MARKED, NftTable((chain,), (), ("n",))))
+    tool = Tool([Completed(1, b"", b"Error: Could not process rule: Invalid argument")])
+    outcome = Nft(tool, clock=lambda: 0.0).apply(
+        Step(Action.CHANGE, vouch(before, Proof.MARK), after, "differs")
+    )
+    assert outcome.result is Result.PERMANENT
+    assert len(tool.asked) == mark
 
 
 def test_a_pass_without_work_starts_two_processes() -> None:

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dzagent.errors import GrammarError
-from dzagent.nftgrammar import MAX_LINE, MAX_LINES, format_table, parse
+from dzagent.nftgrammar import format_table, parse
 from dzagent.nftmodel import NftChain, NftHook, NftMatch, NftRule, NftTable, NftUnknown, NftVerdict
+from dzagent.renderedlines import MAX_LINE, MAX_LINES
 from tests.nft_strategies import tables
 
 HEAD = "add table inet dzagent\n"

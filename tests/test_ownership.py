@@ -26,7 +26,7 @@ from dzagent.model import (
     Wanted,
 )
 from dzagent.owned import Owned, Proof
-from dzagent.ownership import Claims, LinkClaim, Ownership
+from dzagent.ownership import Claims, LinkClaim, Ownership, without_renamed
 from dzagent.plan import make_plan
 from tests.owning import ours
 
@@ -139,6 +139,16 @@ def test_another_link_of_that_name_is_not_the_one_in_the_journal(index: int, kin
     assert not KNOWN.owns(other)
     plan = make_plan(WANTED, Observed((other,)), KNOWN)
     assert (plan.steps, len(plan.conflicts)) == ((), 1)
+
+
+def test_addresses_of_a_renamed_link_of_ours_are_not_the_host_s() -> None:
+    theirs = Address("eth0", IPv4Interface("198.51.100.7/24"), "global")
+    renamed = replace(ADDRESS, dev="gre7")
+    there = Observed(links=(seen(replace(LINK, name="gre7")),), addresses=(theirs, renamed))
+    assert without_renamed(there, KNOWN).addresses == (theirs,)
+    assert without_renamed(there, OWNER) is there
+    usual = Observed(links=(seen(LINK),), addresses=(theirs, ADDRESS))
+    assert without_renamed(usual, KNOWN) is usual
 
 
 def test_a_renamed_link_of_ours_goes_and_is_made_again() -> None:

@@ -13,11 +13,12 @@ import click
 import pytest
 import yaml
 
-from dzagent import __version__, config, policy
+from dzagent import __version__, configfile, policy
 from dzagent.api.listeners import GROUP
 from dzagent.cli.main import main
-from dzagent.config import Paths, load_config
-from dzagent.daemon import main as dzagentd
+from dzagent.config import Config, Paths
+from dzagent.configfile import load_config
+from dzagent.dzagentd import main as dzagentd
 from dzagent.policy import Policy
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -104,10 +105,10 @@ def test_the_configuration_file_has_every_key(tmp_path: Path) -> None:
     """Uncommented, the installed file is a whole configuration; as it is, it is the default one."""
     text = (PACKAGING / "config.yaml").read_text()
     keys = set(re.findall(r"^(?:# )?([a-z_]+):(?: |$)", text, re.MULTILINE))
-    assert keys == set(config._TOP)
+    assert keys == set(configfile._TOP)
     file = tmp_path / "config.yaml"
     file.write_text(text)
-    assert load_config(file, required=True) == config.Config(file=str(file))
+    assert load_config(file, required=True) == Config(file=str(file))
 
 
 def test_the_example_policy_and_configuration_can_be_used(tmp_path: Path) -> None:

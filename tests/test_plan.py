@@ -204,6 +204,15 @@ def test_a_foreign_tunnel_with_our_endpoints_is_a_conflict() -> None:
     assert "gre7" in result.conflicts[0].owner
 
 
+def test_an_alternative_name_of_another_link_is_a_conflict() -> None:
+    other = SeenLink("eth0", 2, "", up=True, mtu=1500, altnames=("enp1s0", "doublezero0"))
+    made = plan(ALL, other)
+    assert made.steps == ()
+    (conflict,) = made.conflicts
+    assert conflict.owner == "link eth0, which has it as an alternative name"
+    assert "ip link property del dev eth0 altname doublezero0" in conflict.advice
+
+
 def test_names_and_aliases_of_others_cannot_forge_a_line() -> None:
     evil = "x\n\x1b[2J"
     conflicts = [

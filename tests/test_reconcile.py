@@ -26,6 +26,7 @@ from dzagent.model import Address, Link, Result, Route, Rule, SeenLink
 from dzagent.parts import Parts
 from dzagent.policy import Policy
 from dzagent.reconcile import Reconciler
+from dzagent.remembered import RememberedIp
 from dzagent.render import Templates
 from dzagent.report import Reporter
 from dzagent.share import find
@@ -80,12 +81,12 @@ class World:
     """A host with an agent; `restart` is a new process on the same files and kernel."""
 
     def __init__(self, tmp_path: Path, **settings: Any) -> None:
-        self.config = Config(
-            client_ip=CLIENT,
-            templates=tmp_path / "templates.d",
-            paths=Paths(state=tmp_path / "state", run=tmp_path / "run"),
-            **settings,
-        )
+        usual = {
+            "client_ip": CLIENT,
+            "templates": tmp_path / "templates.d",
+            "paths": Paths(state=tmp_path / "state", run=tmp_path / "run"),
+        }
+        self.config = Config(**{**usual, **settings})
         self.kernel = FakeKernel(links={"eth0": UPLINK}, sources={IPv4Address(DEVICE_IP): CLIENT})
         self.kernel.addresses.append(Address("eth0", IPv4Interface((CLIENT, 24)), "global"))
         self.kernel.routes.append(Route(IPv4Network("0.0.0.0/0"), GATEWAY, "eth0", 254, 4))
@@ -109,7 +110,12 @@ class World:
                 templates=Templates((config.templates, find("templates"))),
                 intent=IntentReader(config.paths.intent),
                 probe=HostProbe(
-                    config, Policy(), self.kernel, clock=self.clock, ssh_sessions=self._ssh_sessions
+                    config,
+                    Policy(),
+                    self.kernel,
+                    clock=self.clock,
+                    ssh_sessions=self._ssh_sessions,
+                    remembered=RememberedIp(config.paths.client_ip),
                 ),
                 reporter=Reporter(config, version="0", pid=1, clock=self.clock),
                 now=self.clock,
@@ -237,6 +243,36 @@ def test_what_somebody_deletes_comes_back_without_the_ledger(world: World, what:
         kernel.rules.pop()
     world.run()
     assert (set(kernel.addresses), set(kernel.routes), set(kernel.rules)) == before
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("end", [None, *(replace(IBRL, status=status) for status in (0, 4, 6))])
+def test_the_end_of_the_user_that_named_the_host_ends_its_service(
+    tmp_path: Path, end: UserSpec | None, *, restarted: bool
+) -> None:
+    world = World(tmp_path, client_ip=None)
+    world.grant()
+    world.ledger(end)
+    if restarted:
+        world.restart()
+    world.run()
+    assert world.tunnels == set()
+    world.ledger(IBRL)
+    world.run()
+    assert world.tunnels == {"doublezero0"}
+
+
+def test_keys_that_take_too_long_to_read_hold_up_no_repair(world: World) -> None:
+    world.grant({USER: EDGE, USER2: SUBSCRIBER})
+    keys = {(254, IPv4Network((0x0B000000 + number, 32))): None for number in range(100)}
+    world.loop._joiner.contested = dict(keys)
+    world.kernel.most_exact = 12
+    world.kernel.delete_link("doublezero1")
+    for _ in range(3):
+        world.loop._joiner.contested = dict(keys)
+        world.run()
+    assert "doublezero1" in world.tunnels
+    assert world.condition("Ready")[0] == "True"
 
 
 # ---- doubt -------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -231,3 +232,45 @@ def test_a_link_with_another_alias_is_refused() -> None:
     text = FOREIGN["tunnel.ip"].replace("gre9", "doublezero0").replace("dzagent:unicast", "mine")
     with pytest.raises(GrammarError, match="dzagent:unicast"):
         parse_texts({"unicast": {"tunnel.ip": text}}, OWNER)
+
+
+class Counting(Templates):
+    """Counts how often a template was rendered."""
+
+    count = 0
+
+    def render(self, name: str, values: Mapping[str, object]) -> str:
+        self.count += 1
+        return super().render(name, values)
+
+
+def test_nothing_is_rendered_twice_for_the_same_inputs(tmp_path: Path) -> None:
+    templates = Counting((tmp_path, INSTALLED))
+    first = render_service(EDGE, Policy(), templates, slot=1, links=("doublezero0",))
+    rendered = templates.count
+    again = render_service(replace(EDGE), Policy(), templates, slot=2, links=["doublezero0"])
+    assert templates.count == rendered > 0
+    assert again == {file: text.replace("slot: 1\n", "slot: 2\n") for file, text in first.items()}
+
+
+@pytest.mark.parametrize("what", ["service", "policy", "links", "template", "other service"])
+def test_whatever_a_text_depends_on_is_rendered_anew(tmp_path: Path, what: str) -> None:
+    templates = Templates((tmp_path, INSTALLED))
+    service, policy, links = EDGE, Policy(), ["doublezero0"]
+    before = render_service(service, policy, templates, links=links)
+    if what == "service":
+        service = replace(EDGE, prefixes=(*EDGE.prefixes, IPv4Network("203.0.113.128/26")))
+    elif what == "policy":
+        policy = Policy(tunnel=Tunnel(mtu=1400))
+    elif what == "links":
+        links = ["doublezero0", "doublezero1"]
+    elif what == "template":
+        (tmp_path / "rule.j2").write_text("# nothing\n", encoding="ascii")
+    else:
+        render_service(BOTH, policy, templates, links=links)
+        assert render_service(service, policy, templates, links=links) == before
+        return
+    after = render_service(service, policy, templates, links=links)
+    assert after == render_service(service, policy, Templates((tmp_path, INSTALLED)), links=links)
+    if what != "links":  # this user's text does not name them
+        assert after != before

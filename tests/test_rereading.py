@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -56,12 +57,12 @@ def answer(line: str, routes: set[tuple[int, str, int]], extra: dict[str, list[A
 EXTRA: dict[str, list[Any]] = {"link": [], "addr": [], "rule": []}
 
 
-def read(text: str, routes: set[tuple[int, str, int]]) -> bytes:
-    return "\n".join(answer(line, routes, EXTRA) for line in text.splitlines() if line).encode()
+def read(lines: Iterable[str], routes: set[tuple[int, str, int]]) -> bytes:
+    return "\n".join(answer(line, routes, EXTRA) for line in lines).encode()
 
 
 def everything(routes: set[tuple[int, str, int]]) -> Observed:
-    return decode(read(batch(INTEREST), routes), INTEREST)
+    return decode(read(batch(INTEREST).splitlines(), routes), INTEREST)
 
 
 chosen = st.sets(st.sampled_from(ROUTES))
@@ -75,7 +76,7 @@ def test_reading_what_differs_is_reading_everything(
     touched = Touched(routes=True) if all_routes else Touched(slots=slots)
     what = reading(touched, INTEREST)
     seen = everything(before)
-    again = merge(read(what.batch(INTEREST), after), what, INTEREST, seen, Known())
+    again = merge(read(what.lines(INTEREST), after), what, INTEREST, seen, Known())
     assert set(again.routes) == set(everything(after).routes)
     assert len(set(again.routes)) == len(again.routes)
 
@@ -84,23 +85,24 @@ def test_reading_what_differs_is_reading_everything(
 def test_what_has_not_changed_is_the_same_object(routes: set[tuple[int, str, int]]) -> None:
     seen = everything(routes)
     what = reading(Touched(slots={(table, IPv4Network(dst)): None for table, dst, _ in routes}), INTEREST)
-    assert merge(read(what.batch(INTEREST), routes), what, INTEREST, seen, Known()).routes is seen.routes
+    assert merge(read(what.lines(INTEREST), routes), what, INTEREST, seen, Known()).routes is seen.routes
 
 
 def test_what_is_read() -> None:
     key, other = INTEREST.exact[0], (100, IPv4Network("10.0.0.0/8"))
-    assert reading(Touched(slots={key: None, other: None}), INTEREST).batch(INTEREST) == (
-        "route show exact 198.18.0.2/32 table 254\nroute show exact 10.0.0.0/8 table 100 proto 210\n"
+    assert reading(Touched(slots={key: None, other: None}), INTEREST).lines(INTEREST) == (
+        "route show exact 198.18.0.2/32 table 254",
+        "route show exact 10.0.0.0/8 table 100 proto 210",
     )
     many = {(100, IPv4Network((n << 8, 24))): None for n in range(FEW + 1)}
-    assert reading(Touched(slots=many), INTEREST).batch(INTEREST) == "route show table all proto 210\n"
-    assert reading(Touched(links=True), INTEREST).batch(INTEREST) == "link show\n"
-    assert reading(EVERYTHING, INTEREST).batch(INTEREST).splitlines()[:4] == [
+    assert reading(Touched(slots=many), INTEREST).lines(INTEREST) == ("route show table all proto 210",)
+    assert reading(Touched(links=True), INTEREST).lines(INTEREST) == ("link show",)
+    assert reading(EVERYTHING, INTEREST).lines(INTEREST)[:4] == (
         "link show",
         "addr show",
         "rule show",
         "route show table all proto 210",
-    ]
+    )
 
 
 # ---- the index of held routes ----------------------------------------------------------------------------

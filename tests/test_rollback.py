@@ -12,10 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 from dzagent.checkpoint import CheckpointFile, Pending, UndoneFile
-from dzagent.daemon import main, take_lock
+from dzagent.dzagentd import main
 from dzagent.errors import KernelError, StateError
 from dzagent.journal import Journal
 from dzagent.kernel.detached import detach, reap
+from dzagent.lock import take_lock
 from dzagent.model import Result
 from dzagent.rollback import Rollback, finish
 from dzagent.undone import Undone
@@ -102,6 +103,18 @@ def test_a_confirmation_ends_the_wait(stage: Stage) -> None:
     assert stage.run(wait=True) == 0
     assert state(stage.kernel) == stage.after
     assert stage.now < 52
+
+
+def test_a_file_that_cannot_be_read_is_left_to_a_living_agent_and_moved_away_without_one(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage.file.path.write_text("{")
+    stage.busy = 30
+    assert stage.run(wait=True) == 1
+    assert stage.now >= 79  # one process waited, and was not started again and again
+    assert caplog.text.count("left to the dzagentd that runs") == 1
+    assert not stage.file.path.exists()
+    assert state(stage.kernel) == stage.after
 
 
 def test_a_living_agent_does_it_by_itself(stage: Stage) -> None:

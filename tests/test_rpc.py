@@ -32,8 +32,10 @@ from dzagent.errors import (
     Unreachable,
     Unusable,
 )
+from dzagent.ledger.endpoints import Endpoint, endpoints
 from dzagent.ledger.jsonrpc import BYTES_PER_VALUE, printable, read_answer
-from dzagent.ledger.rpc import GRACE, Endpoint, Rpc, endpoints
+from dzagent.ledger.loopthread import GRACE
+from dzagent.ledger.rpc import Rpc
 
 TOKEN = "s3cret-token-0123456789"  # noqa: S105 - a made-up token, to see that it is never shown
 Reply = Callable[["Handler", dict[str, Any]], None]
@@ -331,7 +333,7 @@ def informational_for_ever(handler: Handler, _: dict[str, Any]) -> None:
 def test_the_total_time_is_bounded(reply: Reply) -> None:
     start = time.monotonic()
     assert "no complete answer within 0.2 s" in str(failure(reply, timeout=0.2))
-    assert time.monotonic() - start < 0.2 + GRACE
+    assert time.monotonic() - start < 20 * GRACE  # without a bound it would never end
 
 
 def test_refused_unresolvable_and_tls_failures_say_so() -> None:

@@ -231,7 +231,7 @@ def test_check_tells_whether_the_files_can_be_used(
 ) -> None:
     assert check_files(configured(tmp_path, text), POLICIES) == status
     said = capsys.readouterr()
-    assert said.out == ""
+    assert said.out == ("" if status else "configuration, policy and templates can be used\n")
     assert bool(said.err) is bool(status)
 
 

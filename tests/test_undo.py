@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dzagent.kernel.execute import execute
 from dzagent.model import (
+    Action,
     Address,
     Desired,
     KernelObject,
@@ -19,6 +20,7 @@ from dzagent.model import (
     Origin,
     Route,
     Rule,
+    SeenLink,
     ServiceName,
     Wanted,
 )
@@ -213,3 +215,27 @@ def test_a_table_that_was_rolled_back_stays_so_while_it_is_wanted_as_it_was() ->
     links: dict[ServiceName, str] = {"unicast": "doublezero0", "multicast": "doublezero1"}
     assert still_wanted(undone, desired((LINK, COUNTED_MORE)), {}, links) == undone
     assert still_wanted(undone, desired((LINK, COUNTED)), {}, links) is None
+
+
+def test_links_that_only_look_like_ours_and_what_they_carry_are_no_part_of_a_way_back() -> None:
+    """A foreign link of our name, ours under another name, and addresses of the host: none counts, none is touched."""
+    foreign = SeenLink("doublezero0", 7, "gre", True, 1476, "somebody's", replace(LINK, alias="somebody's"))
+    renamed = SeenLink("old0", 8, "gre", True, 1476, SECOND.alias, replace(SECOND, name="old0"))
+    uplink = SeenLink("eth0", 2, "", True, 1500)
+    addresses = (
+        Address("eth0", IPv4Interface((LOCAL, 24)), "global"),
+        Address("doublezero0", IPv4Interface("10.9.9.1/24"), "global"),
+        Address("old0", IPv4Interface("10.9.8.1/24"), "global"),
+    )
+    observed = Observed(links=(uplink, foreign, renamed), addresses=addresses)
+    assert ours(observed, OWNER) == ()
+    back = way_back(Undo(restore=(RULES[0],), remove=(RULES[1],)), observed, OWNER)
+    assert [(step.action, step.target) for step in back.plan.steps] == [(Action.ADD, RULES[0])]
+
+
+def test_a_link_of_our_mark_that_is_no_tunnel_is_left_to_the_next_pass() -> None:
+    dummy = SeenLink("doublezero0", 7, "dummy", True, 1500, LINK.alias)
+    observed = Observed(links=(dummy,))
+    assert ours(observed, OWNER) == ()
+    assert way_back(Undo(restore=(RULES[0],)), observed, OWNER).plan.steps[0].target == RULES[0]
+    assert len(way_back(Undo(restore=(RULES[0],)), observed, OWNER).plan.steps) == 1

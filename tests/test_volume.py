@@ -9,6 +9,7 @@ import pytest
 
 from dzagent.held import removal
 from dzagent.model import (
+    Action,
     Address,
     Desired,
     KernelObject,
@@ -20,12 +21,15 @@ from dzagent.model import (
     Rule,
     SeenLink,
     ServiceName,
+    Step,
     Wanted,
 )
+from dzagent.nftmodel import NftChain, NftRule, NftTable, NftVerdict
 from dzagent.ownership import Ownership
 from dzagent.plan import make_plan
 from dzagent.policy import GuardRules
-from dzagent.volume import Rate, Unproven, excessive, too_large_a_share, too_many, too_often
+from dzagent.volume import Unproven, excessive, removed, too_large_a_share, too_many, too_often
+from tests.owning import ours
 
 ANY = IPv4Network("0.0.0.0/0")
 LINKS: dict[ServiceName, str] = {"unicast": "doublezero0", "multicast": "doublezero1"}
@@ -118,14 +122,29 @@ def test_a_rebuilt_link_does_not_go() -> None:
     assert withheld(rebuilt, GuardRules(removals=0, share=0, per_hour=0), seen=seen) == (0, "")
 
 
-def test_what_went_before_counts_for_an_hour() -> None:
-    rate = Rate()
-    rate.note({"unicast": 5}, 100.0)
-    rate.note({"unicast": 2, "multicast": 0}, 3000.0)
-    assert rate.recent(3600.0) == {"unicast": 7}
-    assert rate.recent(3701.0) == {"unicast": 2}
+def test_what_went_before_counts() -> None:
     assert withheld(LESS_TEN, replace(LOOSE, per_hour=16), replace(WHY, recent={"unicast": 7}))[0] == 10
     assert withheld(LESS_TEN, replace(LOOSE, per_hour=17), replace(WHY, recent={"unicast": 7}))[0] == 0
+
+
+def test_what_went_counts_if_it_worked_and_nothing_explains_it() -> None:
+    """Ten rules, and of the table one rule of two."""
+    drop = NftRule((NftVerdict("drop"),))
+    table = NftTable((NftChain("unicast_a", None, (drop, drop)),))
+    less = replace(table, chains=(NftChain("unicast_a", None, (drop,)),))
+    change = Step(Action.CHANGE, ours(table), less, "differs")
+    whole = replace(LESS_TEN, phases=(*LESS_TEN.phases, (change,)))
+    ids = {id(step) for step in whole.steps}
+    assert removed(whole, "unicast", WHY, LINKS, ids) == 11
+    assert removed(whole, "unicast", WHY, LINKS, ids - {id(change)}) == 10
+    assert removed(whole, "unicast", WHY, LINKS, {id(change)}) == 1
+    assert removed(whole, "unicast", WHY, LINKS, set()) == 0
+    assert removed(whole, "unicast", Unproven(), LINKS, ids) == 0
+    assert removed(whole, "unicast", replace(WHY, tables=False), LINKS, ids) == 10
+    assert withheld(whole, replace(LOOSE, share=49))[0] == 11, "half of what is in the table would go"
+    assert withheld(whole, replace(LOOSE, share=50))[0] == 0
+    assert withheld(whole, replace(LOOSE, removals=10))[0] == 11
+    assert withheld(whole, replace(LOOSE, removals=11))[0] == 0
 
 
 def test_the_limits_one_by_one() -> None:
@@ -154,10 +173,3 @@ def test_only_what_is_ours_and_of_the_service_counts_into_the_whole() -> None:
 
 def test_all_of_one_object_is_all() -> None:
     assert too_large_a_share(1, 1, replace(LOOSE, share=99)) == "that is 100 %, guard.share is 99 %"
-
-
-def test_what_went_an_hour_ago_is_forgotten() -> None:
-    rate = Rate()
-    rate.note({"unicast": 3}, 1000.0)
-    assert rate.recent(1000.0 + Rate.HOUR - 1) == {"unicast": 3}
-    assert rate.recent(1000.0 + Rate.HOUR) == {}

@@ -95,6 +95,31 @@ def test_an_address_may_take_routes_along() -> None:
     assert judge(ours.replace("doublezero0", "eth0")) == Touched(addresses=True, routes=True)
 
 
+@pytest.mark.parametrize(
+    ("line", "beside"),
+    [
+        ("[ROUTE]6 192.0.2.1 table 254 proto 3 scope 0", True),
+        ("[ROUTE]Deleted 1 192.0.2.0/24 via 10.0.0.1 dev eth0 table 254 proto 186 scope 0", True),
+        ("[ROUTE]1 default via 10.0.0.1 dev eth0 table 7 proto 3 scope 0", True),
+        ("[ROUTE]1 10.9.0.0/16 via 10.0.0.1 dev eth0 table 100 proto 3 scope 0", True),
+        ("[ROUTE]1 10.9.0.0/16 via 10.0.0.1 dev eth0 table 1000 proto 3 scope 0", False),
+        ("[ROUTE]1 192.0.2.2 via 10.0.0.1 dev eth0 table 254 proto 3 scope 0", False),
+        ("[ROUTE]1 10.9.0.0/16 via 10.0.0.1 dev doublezero0 table 100 proto 210 scope 0", False),
+    ],
+)
+def test_others_in_our_places_are_worth_a_look(line: str, *, beside: bool) -> None:
+    """On the way to a tunnel's end, or in a table of our rules; and nothing is read again for them."""
+    interest = Interest(210, ("doublezero0",), tables=(100, 101), ends=(IPv4Address("192.0.2.1"),))
+    touched = Lines(interest).judge(line.encode() + b"\n")
+    assert touched.beside is beside
+    assert touched.around is (beside or "default" in line)
+    if beside and "default" not in line:
+        assert touched
+        assert not touched.slots
+        assert not touched.urgent
+    assert not Lines(Interest(210, ("doublezero0",))).judge(line.encode() + b"\n").beside
+
+
 def test_rules() -> None:
     assert judge("[RULE]Deleted 100:\tfrom 10.0.0.0/8 lookup 100 proto 210") == Touched(rules=True, ours=True)
     assert judge("[RULE]7:\tfrom all fwmark 0x1 lookup 7 proto 4") == Touched(rules=True)

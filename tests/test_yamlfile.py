@@ -319,6 +319,11 @@ def test_no_more_of_an_endless_file_is_read_than_that() -> None:
         yamlfile.load(Path("/dev/zero"))
 
 
+def test_a_file_of_others_says_who_may_read_it() -> None:
+    assert "use sudo or join its group" in yamlfile._reason(PermissionError(13, "Permission denied"))
+    assert yamlfile._reason(ValueError("embedded null byte")) == "embedded null byte"
+
+
 def test_a_symlink_is_followed_and_a_dangling_one_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "real").write_text("name: a", encoding="utf-8")
     (tmp_path / "link").symlink_to("real")

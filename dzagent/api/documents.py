@@ -6,7 +6,7 @@ import errno
 import fcntl
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,20 @@ def read_document(path: Path) -> Document:
     if not isinstance(content, dict):
         return Document({}, f"{path} does not hold a JSON object")
     return Document(content)
+
+
+def full_disk(directory: Path, statvfs: Callable[[Path], os.statvfs_result] = os.statvfs) -> str:
+    """Say that nothing can be written where the agent publishes, "" if something can: then what is read may be old.
+
+    A read-only mount is not told: the API may see one where the agent does not.
+    """
+    try:
+        there = statvfs(directory)
+    except OSError:
+        return ""
+    full = (there.f_blocks > 0 and there.f_bavail == 0) or (there.f_files > 0 and there.f_favail == 0)
+    what = f"{directory} is on a full file system: what dzagentd says here may be old, make room"
+    return f"{what} (`df -h {directory}`)" if full else ""
 
 
 def read_intent_file(path: Path) -> IntentFile:

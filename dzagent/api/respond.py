@@ -12,7 +12,7 @@ from gunicorn.config import Config
 from gunicorn.http import errors, wsgi
 from gunicorn.http.parser import RequestParser
 
-from dzagent.api.server import Answer
+from dzagent.api.connection import Answer
 
 _CODES = (
     (errors.LimitRequestLine, 414),

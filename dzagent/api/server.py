@@ -11,7 +11,6 @@ Requests that change something have a thread of their own: a disk that is slow t
 from __future__ import annotations
 
 import contextlib
-import enum
 import errno
 import functools
 import logging
@@ -19,12 +18,12 @@ import os
 import queue
 import selectors
 import socket
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import Future
 
+from dzagent.api.connection import WITH_CLIENT, Answer, Connection, Limits, State
 from dzagent.api.framing import Hopeless, More, Whole, find_request
+from dzagent.api.pool import Job, Pool
 
 log = logging.getLogger(__name__)
 
@@ -35,116 +34,6 @@ _CHUNK = 64 * 1024
 _ACCEPTS = 256  # connections taken at once before others are served again
 _FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _READS = (b"GET ", b"HEAD ", b"OPTIONS ")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The bytes of a response, and whether the connection ends with it."""
-
-    data: bytes
-    close: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a client may use. Times in seconds, sizes in bytes.
-
-    connections: open at once. request: from the first byte (or the connect) to the whole request. idle: between
-    requests. answer: for a client to read its answer. linger, discard: what is still read of a refused body.
-    body: largest one that is waited for. readers: threads for requests that change nothing.
-    """
-
-    connections: int = 1000
-    request: float = 10.0
-    idle: float = 15.0
-    answer: float = 10.0
-    linger: float = 2.0
-    discard: int = 1024 * 1024
-    body: int = 64 * 1024
-    readers: int = 2
-
-
-class State(enum.Enum):
-    """Whom a connection waits for: its client, or for a turn (QUEUED), or for a thread (BUSY)."""
-
-    READING = "reading"
-    QUEUED = "queued"
-    BUSY = "busy"
-    CLOSED = "closed"
-    WRITING = "writing"
-    LINGERING = "lingering"
-
-
-_WITH_CLIENT = frozenset({State.READING, State.WRITING, State.LINGERING})
-
-
-@dataclass(eq=False, slots=True)
-class Connection:
-    """One client. `deadline` is in monotonic seconds; `pending` is what it has not read yet."""
-
-    sock: socket.socket
-    deadline: float = 0.0
-    state: State = State.READING
-    received: bytearray = field(default_factory=bytearray)
-    pending: memoryview = field(default_factory=lambda: memoryview(b""))
-    close: bool = False
-    unread: bool = False
-    continued: bool = False
-    served: bool = False
-    discarded: int = 0
-    watched: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A whole request and whose it is."""
-
-    connection: Connection
-    request: bytes
-
-
-class Pool:
-    """Threads for one kind of request, and who waits for them.
-
-    The first request of a connection and later ones take turns: a client that sends a thousand in a row waits for
-    itself, and nobody waits for it.
-    """
-
-    def __init__(self, name: str, threads: int) -> None:
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
-        self._free = threads
-        self._queues: tuple[deque[Job], deque[Job]] = (deque(), deque())
-        self._turn = 0
-
-    def put(self, job: Job) -> None:
-        """Let a request wait for its turn."""
-        self._queues[job.connection.served].append(job)
-
-    def next(self) -> Job | None:
-        """Return whose turn it is, None if nobody waits or no thread is free."""
-        if not self._free:
-            return None
-        for which in (self._turn, 1 - self._turn):
-            queue = self._queues[which]
-            while queue:
-                job = queue.popleft()
-                if job.connection.state is State.QUEUED:  # and not dropped while it waited
-                    self._turn = 1 - which
-                    return job
-        return None
-
-    def run(self, work: Callable[[], Answer]) -> Future[Answer]:
-        """Use a free thread; `release` gives it back."""
-        self._free -= 1
-        return self._executor.submit(work)
-
-    def release(self) -> None:
-        """A thread has done its work."""
-        self._free += 1
-
-    def close(self) -> None:
-        """Start nothing more; what runs goes on."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
 
 
 class Server:
@@ -222,7 +111,7 @@ class Server:
 
     def _sweep(self) -> None:
         self._swept = now = self._clock()
-        for connection in [c for c in self._connections if c.deadline < now and c.state in _WITH_CLIENT]:
+        for connection in [c for c in self._connections if c.deadline < now and c.state in WITH_CLIENT]:
             self._late(connection)
 
     # ---- connections come and go ---------------------------------------------------------------------------

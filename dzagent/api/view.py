@@ -10,11 +10,18 @@ from dzagent.config import Config
 
 
 def full_status(
-    config: Config, status: Document, ledger: Document, intent: IntentFile, agent: Agent, now: float
+    config: Config,
+    status: Document,
+    ledger: Document,
+    intent: IntentFile,
+    agent: Agent,
+    now: float,
+    full: str = "",
 ) -> dict[str, Any]:
     """Return the status document with intent, ledger and the API's own conditions beside it.
 
     What a reconciler that no longer runs has said is history: its conditions are shown as Unknown.
+    full: why what is read may be old, though a reconciler runs.
     """
     document: dict[str, Any] = {**_defaults(config), **status.content}
     conditions = [c for c in _list(document["conditions"]) if isinstance(c, dict)]
@@ -29,7 +36,7 @@ def full_status(
     # An agent that asks the ledger nothing has nothing to publish about it.
     unasked = intent.enabled is False and not ledger.content
     document["notes"] = [
-        text for text in (status.problem, "" if unasked else ledger.problem, intent.problem) if text
+        text for text in (status.problem, "" if unasked else ledger.problem, intent.problem, full) if text
     ]
     return document
 

@@ -10,9 +10,10 @@ from types import FrameType
 
 from gunicorn.workers.base import Worker
 
-from dzagent.api.app import MAX_BODY
+from dzagent.api.bodies import MAX_BODY
+from dzagent.api.connection import Limits
 from dzagent.api.respond import Responder, refuse
-from dzagent.api.server import Limits, Server
+from dzagent.api.server import Server
 
 SPARE_FILES = 64
 """Descriptors kept for files that are read, pipes and logs while connections take the rest."""

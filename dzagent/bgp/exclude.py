@@ -8,20 +8,59 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol
 
 from dzagent.bgp.rules import Exclude, read_exclude
 from dzagent.errors import DzagentError, StateError
-from dzagent.files import read_json
-from dzagent.policy import load_policy
+from dzagent.files import Stamp, read_json, stamp
+from dzagent.policyfiles import CODE, PolicyFiles
 
 MAX_ENTRIES: Final = 10_000
 
-Stamp: TypeAlias = "tuple[int, int, int] | None"
+
+class Listing(Protocol):
+    """One list, and what is wrong with it: a code and a message, "" for nothing."""
+
+    code: str
+
+    @property
+    def list(self) -> Exclude:
+        """What the list excludes."""
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with it, "" if nothing."""
+
+    def look(self) -> bool:
+        """Read it if it changed; tells whether list or problem did."""
+
+
+class PolicyList:
+    """The list of the policy."""
+
+    code = CODE
+
+    def __init__(self, files: PolicyFiles) -> None:
+        self._files = files
+        self.list = read_exclude(files.sound.bgp.exclude)
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the policy, "" if nothing."""
+        return self._files.problem
+
+    def look(self) -> bool:
+        """Read the policy if it changed; tells whether it did, or what is wrong with it."""
+        found = self._files.look()
+        if found:
+            self.list = read_exclude(self._files.sound.bgp.exclude)
+        return found
 
 
 class ExcludeFile:
     """One file with a list. `read` returns its list, or raises ValueError or DzagentError."""
+
+    code = "ExcludeList"
 
     def __init__(self, path: Path, read: Callable[[Path], Exclude]) -> None:
         self._path = path
@@ -32,10 +71,10 @@ class ExcludeFile:
 
     def look(self) -> bool:
         """Read the file if it changed; tells whether list or problem did."""
-        stamp = _stamp(self._path)
-        if stamp == self._stamp:
+        found = stamp(self._path)
+        if found == self._stamp:
             return False
-        self._stamp = stamp
+        self._stamp = found
         before = (self.list, self.problem)
         try:
             self.list, self.problem = self._read(self._path), ""
@@ -47,7 +86,7 @@ class ExcludeFile:
 class Excludes:
     """All exclude lists together."""
 
-    def __init__(self, files: tuple[ExcludeFile, ...]) -> None:
+    def __init__(self, files: tuple[Listing, ...]) -> None:
         self._files = files
 
     def look(self) -> bool:
@@ -64,14 +103,9 @@ class Excludes:
         return found
 
     @property
-    def problems(self) -> tuple[str, ...]:
-        """What is wrong with them."""
-        return tuple(file.problem for file in self._files if file.problem)
-
-
-def from_policy(path: Path) -> Exclude:
-    """Read the list of a policy file; the rest of the file is as it was at the start."""
-    return read_exclude(load_policy(path).bgp.exclude)
+    def problems(self) -> tuple[tuple[str, str], ...]:
+        """What is wrong with them: codes and messages."""
+        return tuple((file.code, file.problem) for file in self._files if file.problem)
 
 
 def from_route_config(path: Path) -> Exclude:
@@ -87,11 +121,3 @@ def from_route_config(path: Path) -> Exclude:
     if len(entries) > MAX_ENTRIES:
         raise StateError(f"{path} excludes more than {MAX_ENTRIES} addresses")
     return read_exclude(entries)
-
-
-def _stamp(path: Path) -> Stamp:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns

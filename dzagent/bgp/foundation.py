@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 
-from dzagent.bgp.joining import Joined, Learned, join
-from dzagent.model import Address, Desired, Link, Observed
+from dzagent.bgp.parts import Joined, Learned
+from dzagent.model import Address, Desired, Link, Observed, Route
 
 MANY = 256
 """Learned routes that are worth a round of their own: planning fewer costs less than another look."""
@@ -20,7 +21,17 @@ def foundation(
     """
     if sum(map(len, learned.values())) < MANY or _stands(desired, observed):
         return None
-    return join(desired, observed, {}, links)
+    return Joined(desired, replace(observed, routes=tuple(_left(desired, observed, links))))
+
+
+def _left(desired: Desired, observed: Observed, links: Collection[str]) -> Iterator[Route]:
+    """Return the observed routes that no learned one can be: of other devices, or of a key that is rendered."""
+    rendered = {(obj.table, obj.dst) for obj in desired.objects if isinstance(obj, Route)}
+    numbers = {int(dst.network_address) for _, dst in rendered}  # far cheaper to compare, thousands of times
+    for route in observed.routes:
+        near = int(route.dst.network_address) in numbers
+        if route.dev not in links or (near and (route.table, route.dst) in rendered):
+            yield route
 
 
 def _stands(desired: Desired, observed: Observed) -> bool:

@@ -13,7 +13,8 @@ from typing import Any, Final
 from dzagent.bgp.engine import Peer
 from dzagent.bgp.learnedfile import Lines, file_of, read_stale
 from dzagent.bgp.session import SessionView
-from dzagent.bgp.speaker import BgpView, PeerView, Speaker
+from dzagent.bgp.speaker import Speaker
+from dzagent.bgp.view import BgpView, PeerView
 from dzagent.config import Paths
 from dzagent.errors import DzagentError
 from dzagent.files import MAX_BYTES, write_atomic, write_json

@@ -9,20 +9,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from dzagent.bgp.changes import Changes
 from dzagent.bgp.engine import Engine, Peer
-from dzagent.bgp.exclude import ExcludeFile, Excludes, from_policy, from_route_config
+from dzagent.bgp.exclude import ExcludeFile, Excludes, Listing, from_route_config
 from dzagent.bgp.gate import Gate
 from dzagent.bgp.joining import Installed, Learned
 from dzagent.bgp.peers import PeerStore
 from dzagent.bgp.publish import Publisher
 from dzagent.bgp.render import peer_of
 from dzagent.bgp.rules import ImportRules
-from dzagent.bgp.speaker import BgpView, Changes, Clocks, Limits, Speaker
+from dzagent.bgp.speaker import Clocks, Limits, Speaker
+from dzagent.bgp.view import BgpView
 from dzagent.config import Paths
 from dzagent.errors import StateError
 from dzagent.files import absent, write_atomic
 from dzagent.model import Route, ServiceName
 from dzagent.policy import Policy
+from dzagent.policyfiles import CODE
 from dzagent.wishes import Wishes
 
 log = logging.getLogger(__name__)
@@ -47,7 +50,7 @@ class Bgp:
         policy: Policy,
         paths: Paths,
         *,
-        policy_file: Path,
+        policy_list: Listing,
         clocks: Clocks,
         on_change: Callable[[str], None],
         zebra: Path = ZEBRA_SOCKET,
@@ -55,9 +58,7 @@ class Bgp:
         self._policy = policy
         self._clocks = clocks
         self._on_change = on_change
-        self._excludes = Excludes(
-            (ExcludeFile(policy_file, from_policy), ExcludeFile(policy.bgp.route_config, from_route_config))
-        )
+        self._excludes = Excludes((policy_list, ExcludeFile(policy.bgp.route_config, from_route_config)))
         self._excludes.look()
         self._rules = ImportRules(policy.bgp.min_length, policy.bgp.max_routes, policy.bgp.martians)
         limits = Limits(policy.bgp.poll, policy.bgp.grace, policy.bgp.keep_stale, policy.protocol)
@@ -122,7 +123,7 @@ class Bgp:
     def view(self) -> BgpView:
         """Return everything for people."""
         view = self._speaker.view()
-        remarks = [("ExcludeList", problem) for problem in self._excludes.problems]
+        remarks = list(self._excludes.problems)
         if self._policy.protocol in ADOPTED and not absent(self._zebra):
             remarks.append(("ZebraAdopts", _ZEBRA.format(self._policy.protocol)))
         return replace(view, problems=(*view.problems, *remarks), expected=self._seen)
@@ -168,9 +169,11 @@ class Bgp:
     def _slowly(self) -> None:
         self._remember_engine()
         if self._excludes.look():
-            for problem in self._excludes.problems:
-                log.warning("BGP: %s", problem)
+            for code, problem in self._excludes.problems:
+                if code != CODE:  # which tells its own
+                    log.warning("BGP: %s", problem)
             self._speaker.set_rules(replace(self._rules, exclude=self._excludes.all))
+            self._on_change("policy")
         self._publisher.tick()
 
     def _changed(self, reason: str) -> None:

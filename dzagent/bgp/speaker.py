@@ -10,22 +10,21 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
+from dzagent.bgp.changes import ChangeLog, Changes
 from dzagent.bgp.engine import Engine, EngineLook, Peer, PeerState
 from dzagent.bgp.following import Following, follow
 from dzagent.bgp.gate import Gate
-from dzagent.bgp.rules import ImportRules, Judge, Refusals, summarize
-from dzagent.bgp.session import SessionView
+from dzagent.bgp.rules import ImportRules, Judge
+from dzagent.bgp.view import BgpView, Trouble, peer_view
 from dzagent.errors import DzagentError, EngineError, EngineGone
 from dzagent.model import Route, ServiceName
 
 log = logging.getLogger(__name__)
 
 SERVICES: Final[tuple[ServiceName, ...]] = ("unicast", "multicast")
-MAX_CHANGES: Final = 64
-"""Changes that are remembered one by one; whoever is further behind takes the whole."""
 
 SHARE: Final = 5.0
 """After a change that took t seconds, RIBs are read again after (SHARE - 1) t at the earliest: flaps cost 1/SHARE."""
@@ -50,52 +49,6 @@ class Clocks:
 
     wall: Callable[[], float]
     monotonic: Callable[[], float]
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """Why the engine cannot be asked, and since when (unix seconds)."""
-
-    code: str
-    message: str
-    since: float
-
-
-@dataclass(frozen=True, slots=True)
-class PeerView:
-    """One peer for people: its session, how much was learned from it, and what was refused."""
-
-    peer: Peer
-    session: SessionView
-    learned: int = 0
-    stale: Mapping[str, float] = field(default_factory=dict)
-    refused: Refusals = field(default_factory=Refusals)
-    unusable: int = 0
-    full: bool = False
-    updates: int = 0
-    withdraws: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class BgpView:
-    """Everything for people. `trouble` is None while the engine answers.
-
-    expected: whether an engine has ever answered on this host; where none has, nobody waits for its sessions.
-    """
-
-    peers: Mapping[ServiceName, PeerView] = field(default_factory=dict)
-    trouble: Trouble | None = None
-    engine: str = ""
-    problems: tuple[tuple[str, str], ...] = ()
-    expected: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What changed up to `version`: for each service and prefix the route now, None if there is none."""
-
-    version: int
-    routes: Mapping[tuple[ServiceName, str], Route | None] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -129,8 +82,7 @@ class Speaker:
         self._following: dict[ServiceName, Following] = {}
         self._wanted: Mapping[ServiceName, Peer] | None = None
         self._configured: tuple[str, Mapping[ServiceName, Peer]] | None = None
-        self._version = 0
-        self._changes: deque[Changes] = deque(maxlen=MAX_CHANGES)
+        self._log = ChangeLog()
         self._gates: dict[ServiceName, frozenset[str] | None] = {}
         self._life = ""
         self._trouble: Trouble | None = None
@@ -174,28 +126,25 @@ class Speaker:
                 new.adopt(routes, kept.get(name, {}))
                 self._following[name] = new
             self._wanted = dict(peers)
-            self._restart_log()
+            self._log.restart()
 
     def learned(self) -> tuple[int, Mapping[ServiceName, Mapping[str, Route]]]:
         """Return everything that may be installed now, and the version that this is."""
         with self._lock:
-            return self._version, {name: self._passing(name) for name in self._following}
+            return self._log.version, {name: self._passing(name) for name in self._following}
 
     @property
     def version(self) -> int:
         """The version of what `learned` would return."""
-        return self._version
+        return self._log.version
 
     def changes(self, since: int) -> Changes | None:
         """Return what changed after a version; None if that is too long ago, or too much was replaced."""
         with self._lock:
-            if since == self._version:
-                return Changes(since)
-            newer = [change for change in self._changes if change.version > since]
-            if len(newer) != self._version - since:
+            keys = self._log.since(since)
+            if keys is None:
                 return None
-            keys = {key: None for change in newer for key in change.routes}
-            return Changes(self._version, {key: self._now_of(*key) for key in keys})
+            return Changes(self._log.version, {key: self._now_of(*key) for key in keys})
 
     def set_rules(self, rules: ImportRules) -> None:
         """Judge everything again by other rules."""
@@ -206,7 +155,7 @@ class Speaker:
             for name, item in self._following.items():
                 if item.table is not None:
                     judge = Judge(item.peer, rules, self._limits.protocol)
-                    self._note(name, item.table.rejudge(judge, rules.limit))
+                    self._log.note(name, item.table.rejudge(judge, rules.limit))
         self._on_change("routes")
 
     def gate_changed(self) -> None:
@@ -220,7 +169,7 @@ class Speaker:
         """Return everything for people."""
         with self._lock:
             problems = () if self._config_trouble is None else (self._config_trouble,)
-            peers = {name: _peer_view(item) for name, item in self._following.items()}
+            peers = {name: peer_view(item) for name, item in self._following.items()}
             return BgpView(peers, self._trouble, self._version_text, problems)
 
     def timings(self) -> tuple[float, ...]:
@@ -275,7 +224,7 @@ class Speaker:
             elif now - self._gone_at >= self._limits.grace:
                 for name, item in self._following.items():
                     item.see(PeerState("Down"), wall)
-                    changed |= self._note(name, item.forget(wall))
+                    changed |= self._log.note(name, item.forget(wall))
             changed |= self._expire(wall)
         if not same:
             self._on_change("session")
@@ -347,7 +296,7 @@ class Speaker:
                     )
                 changed = item.lost(look, wall, self._limits.grace)
                 changed |= item.settle(look, wall, self._limits.grace)
-                if self._note(name, changed):
+                if self._log.note(name, changed):
                     news.add("routes")
             if self._expire(wall):
                 news.add("routes")
@@ -374,7 +323,7 @@ class Speaker:
                 if item is None or not item.state.established:
                     continue
                 changed = item.sync(rib, look, self._clocks.wall(), self._limits.grace)
-                if self._note(name, changed):
+                if self._log.note(name, changed):
                     news.add("routes")
         spent = self._clocks.monotonic() - began
         with self._lock:
@@ -423,14 +372,6 @@ class Speaker:
             return None
         return item.table.routes.get(prefix)
 
-    def _note(self, name: ServiceName, prefixes: Iterable[str]) -> bool:
-        """Remember that these prefixes changed; tells whether any did."""
-        keys: dict[tuple[ServiceName, str], Route | None] = {(name, prefix): None for prefix in prefixes}
-        if keys:
-            self._version += 1
-            self._changes.append(Changes(self._version, keys))
-        return bool(keys)
-
     def _note_gate(self, name: ServiceName) -> bool:
         before, after = self._gates.get(name), self._gate.of(name)
         self._gates[name] = after
@@ -439,32 +380,12 @@ class Speaker:
             return False
         was = table.routes.keys() if before is None else before
         is_ = table.routes.keys() if after is None else after
-        return self._note(name, set(was) ^ set(is_))
+        return self._log.note(name, set(was) ^ set(is_))
 
     def _expire(self, wall: float) -> bool:
         before = wall - self._limits.keep_stale
         found = False
         for name, item in self._following.items():
             if item.table is not None and item.table.stale:
-                found |= self._note(name, item.table.expire(before))
+                found |= self._log.note(name, item.table.expire(before))
         return found
-
-    def _restart_log(self) -> None:
-        """Make everybody take the whole: a service came, went, or became another."""
-        self._version += 1
-        self._changes.clear()
-
-
-def _peer_view(item: Following) -> PeerView:
-    table, state = item.table, item.state
-    return PeerView(
-        item.peer,
-        item.session.view,
-        0 if table is None else len(table.routes),
-        {} if table is None else dict(table.stale),
-        Refusals() if table is None else summarize(table.refused),
-        state.refused,
-        state.full,
-        item.totals.updates,
-        item.totals.withdraws,
-    )

@@ -55,7 +55,8 @@ class Options:
 
     def config(self) -> Config:
         """Read the configuration. Raises ConfigError."""
-        from dzagent.config import DEFAULT_CONFIG, load_config
+        from dzagent.config import DEFAULT_CONFIG
+        from dzagent.configfile import load_config
 
         return load_config(self.config_file or DEFAULT_CONFIG, required=self.config_file is not None)
 

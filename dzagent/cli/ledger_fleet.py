@@ -17,10 +17,9 @@ from dzagent.cli.ledger_options import (
     ipv4,
     look,
     network,
-    print_table,
+    print_rows,
     status,
 )
-from dzagent.cli.output import print_json
 from dzagent.devledger import fleet
 from dzagent.devledger import show as shown
 from dzagent.devledger.records import DEVICE_STATUSES, EXCHANGE_STATUSES, GROUP_STATUSES, State
@@ -50,10 +49,7 @@ def _list(
 ) -> None:
     state, _ = look(state_file)
     rows = [view(state, account) for account in items(state)]
-    if as_json:
-        print_json(rows)
-    else:
-        print_table(rows, columns, f"no {kind}s; add one with `dzagent ledger {kind} add`")
+    print_rows(rows, columns, f"no {kind}s; add one with `dzagent ledger {kind} add`", as_json=as_json)
 
 
 @click.group()

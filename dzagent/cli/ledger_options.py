@@ -68,6 +68,16 @@ def look(state_file: Path | None) -> tuple[State, int]:
     return state, slots.slot_at(state, time.time())
 
 
+def print_rows(
+    rows: Sequence[Mapping[str, Any]], columns: Iterable[str], empty: str, *, as_json: bool
+) -> None:
+    """Print rows for scripts, or for people."""
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(rows, columns, empty)
+
+
 def print_table(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], empty: str) -> None:
     """Print rows as a table with a heading, or one sentence where there are none."""
     if not rows:

@@ -16,7 +16,7 @@ from dzagent.cli.ledger_options import (
     look,
     network,
     print_record,
-    print_table,
+    print_rows,
     status,
 )
 from dzagent.cli.output import print_json
@@ -234,10 +234,7 @@ def list_(*, client_ip: IPv4Address | None, state_file: Path | None, as_json: bo
     state, _ = look(state_file)
     accounts = state.users if client_ip is None else find.users_of(state, client_ip)
     rows = [shown.user(state, account) for account in accounts]
-    if as_json:
-        print_json(rows)
-    else:
-        print_table(rows, _COLUMNS, "no users; add one with `dzagent ledger user add`")
+    print_rows(rows, _COLUMNS, "no users; add one with `dzagent ledger user add`", as_json=as_json)
 
 
 @user.command("show")
@@ -338,7 +335,4 @@ def list_passes(*, state_file: Path | None, as_json: bool) -> None:
     """List access passes."""
     state, _ = look(state_file)
     rows = [shown.access_pass(state, account) for account in state.passes]
-    if as_json:
-        print_json(rows)
-    else:
-        print_table(rows, _PASS_COLUMNS, "no passes; add one with `dzagent ledger pass add`")
+    print_rows(rows, _PASS_COLUMNS, "no passes; add one with `dzagent ledger pass add`", as_json=as_json)

@@ -20,6 +20,7 @@ from dzagent.cli.document import Json, mapping, text
 from dzagent.cli.migrateview import GO_BACK, NOTHING, scene_document, scene_lines
 from dzagent.cli.output import paper, print_json, print_lines
 from dzagent.cli.waiting import Outcome, Progress, Verdict, judge_enabled, wait
+from dzagent.cli.waitoptions import timeout_option
 from dzagent.config import Config
 from dzagent.foreign.sight import Eyes
 from dzagent.kernel.iproute import IpRoute
@@ -56,14 +57,7 @@ then nobody's: doublezerod does not look for them."""
 @click.option("--undo", is_flag=True, help="Go back: hand everything back to doublezerod and let it start.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done, and what is in the way.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0.1, 86400),
-    default=TIMEOUT,
-    show_default=True,
-    metavar="SECONDS",
-    help="Give up waiting for the BGP session after this long; what was taken over stays so.",
-)
+@timeout_option(TIMEOUT, "Give up waiting for the BGP session after this long; what was taken over stays so.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document; needs --yes or --dry-run.")
 @click.pass_context
 def migrate(

@@ -9,22 +9,15 @@ from dzagent.cli.commands import Failure
 from dzagent.cli.document import mapping, text
 from dzagent.cli.output import print_json
 from dzagent.cli.plans import CONFIRM
-from dzagent.cli.waiting import Outcome, Progress, judge_confirmed, judge_let_through, wait
+from dzagent.cli.waiting import Progress, judge_confirmed, judge_let_through, outcome_json, wait
+from dzagent.cli.waitoptions import result_as_json, timeout_option
 
 TIMEOUT = 30.0
 
 _WAIT = click.option(
     "--wait/--no-wait", "waits", default=True, show_default=True, help="Wait until dzagentd has taken it up."
 )
-_TIMEOUT = click.option(
-    "--timeout",
-    type=click.FloatRange(0.1, 86400),
-    default=TIMEOUT,
-    show_default=True,
-    metavar="SECONDS",
-    help="Give up waiting after this long.",
-)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
+_TIMEOUT = timeout_option(TIMEOUT)
 
 
 @click.command()
@@ -32,7 +25,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print the result a
 @_WAIT
 @_TIMEOUT
 @CONFIRM
-@_JSON
+@result_as_json
 @click.pass_context
 def approve(
     ctx: click.Context, *, held: str, waits: bool, timeout: float, confirm: int | None, as_json: bool
@@ -46,7 +39,8 @@ def approve(
     client = client_of(ctx)
     client.approve(held, confirm)
     outcome = wait(client.plan, judge_let_through(held), timeout, progress=Progress()) if waits else None
-    _report({"id": held}, outcome, as_json=as_json)
+    if as_json:
+        print_json({"id": held, **outcome_json(outcome)})
     if outcome is not None and not outcome.done:
         raise Failure(f"{held} was not let through: {outcome.message}")
     if as_json:
@@ -66,7 +60,7 @@ def approve(
 @click.argument("plan_id", metavar="PLAN-ID")
 @_WAIT
 @_TIMEOUT
-@_JSON
+@result_as_json
 @click.pass_context
 def confirm(ctx: click.Context, *, plan_id: str, waits: bool, timeout: float, as_json: bool) -> None:
     """Keep a change that was applied with --confirm, and that would else be rolled back.
@@ -79,19 +73,9 @@ def confirm(ctx: click.Context, *, plan_id: str, waits: bool, timeout: float, as
     outcome = (
         wait(client.status, judge_confirmed(plan_id, before), timeout, progress=Progress()) if waits else None
     )
-    _report({"plan_id": plan_id}, outcome, as_json=as_json)
+    if as_json:
+        print_json({"plan_id": plan_id, **outcome_json(outcome)})
     if outcome is not None and not outcome.done:
         raise Failure(f"plan {plan_id} was not confirmed: {outcome.message}")
     if not as_json:
         click.echo(f"plan {plan_id} is confirmed: it stays" if waits else f"asked to confirm plan {plan_id}")
-
-
-def _report(what: dict[str, str], outcome: Outcome | None, *, as_json: bool) -> None:
-    if not as_json:
-        return
-    if outcome is None:
-        print_json({**what, "done": None, "waited": False, "seconds": 0.0, "message": ""})
-        return
-    message = "" if outcome.done else outcome.message
-    seconds = round(outcome.seconds, 3)
-    print_json({**what, "done": outcome.done, "waited": True, "seconds": seconds, "message": message})

@@ -9,7 +9,8 @@ from dzagent.cli.commands import Failure
 from dzagent.cli.document import mapping
 from dzagent.cli.output import paper, print_json, print_lines
 from dzagent.cli.planview import diff_lines, difference, differs, plan_lines
-from dzagent.cli.waiting import Outcome, Progress, judge_applied, wait
+from dzagent.cli.waiting import Outcome, Progress, judge_applied, outcome_json, wait
+from dzagent.cli.waitoptions import result_as_json, timeout_option
 from dzagent.state import MAX_CONFIRM, MIN_CONFIRM
 
 TIMEOUT = 60.0
@@ -60,16 +61,9 @@ def diff(ctx: click.Context, *, as_json: bool, by_code: bool) -> None:
 @click.command()
 @click.argument("plan_id", metavar="PLAN-ID")
 @click.option("--wait/--no-wait", "waits", default=True, show_default=True, help="Wait until it is applied.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0.1, 86400),
-    default=TIMEOUT,
-    show_default=True,
-    metavar="SECONDS",
-    help="Give up waiting after this long.",
-)
+@timeout_option(TIMEOUT)
 @CONFIRM
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
+@result_as_json
 @click.pass_context
 def apply(
     ctx: click.Context, *, plan_id: str, waits: bool, timeout: float, confirm: int | None, as_json: bool
@@ -85,10 +79,10 @@ def apply(
     before = mapping(client.status(), "last_apply")
     client.apply(plan_id, confirm)
     if not waits:
-        _tell(plan_id, Outcome(False, "", 0.0), waited=False, as_json=as_json)
+        _tell(plan_id, None, as_json=as_json)
         return
     outcome = wait(client.status, judge_applied(plan_id, before), timeout, progress=Progress())
-    _tell(plan_id, outcome, waited=True, as_json=as_json)
+    _tell(plan_id, outcome, as_json=as_json)
     if not outcome.done:
         back = "" if confirm is None else "; what was done of it is rolled back unless it is confirmed"
         raise Failure(f"plan {plan_id} was not applied: {outcome.message}{back}")
@@ -96,14 +90,10 @@ def apply(
         click.echo(f"it is rolled back in {confirm} s unless you say: dzagent confirm {plan_id}")
 
 
-def _tell(plan_id: str, outcome: Outcome, *, waited: bool, as_json: bool) -> None:
+def _tell(plan_id: str, outcome: Outcome | None, *, as_json: bool) -> None:
     if as_json:
-        done = outcome.done if waited else None
-        seconds, message = round(outcome.seconds, 3), "" if outcome.done else outcome.message
-        print_json(
-            {"plan_id": plan_id, "done": done, "waited": waited, "seconds": seconds, "message": message}
-        )
-    elif not waited:
+        print_json({"plan_id": plan_id, **outcome_json(outcome)})
+    elif outcome is None:
         click.echo(f"asked for plan {plan_id}; see `dzagent status`")
     elif outcome.done:
         click.echo(f"plan {plan_id} is applied")

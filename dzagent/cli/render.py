@@ -14,7 +14,8 @@ from typing import Any
 
 import click
 
-from dzagent.config import Config, load_config, refuse_client_ip
+from dzagent.config import Config, refuse_client_ip
+from dzagent.configfile import load_config
 from dzagent.desired import stamped
 from dzagent.errors import InputError, StateError, Unusable
 from dzagent.files import write_atomic
@@ -66,11 +67,16 @@ def _ipv4(text: str) -> IPv4Address:
     "--accounts", "path", required=True, type=click.Path(path_type=Path), help="The dump, see above."
 )
 @click.option(
-    "--client-ip", required=True, type=_ipv4, help="The host's address, as its user account has it."
+    "--client-ip",
+    required=True,
+    type=_ipv4,
+    metavar="IP",
+    help="The host's address, as its user account has it.",
 )
 @click.option(
     "--tunnel-src",
     type=_ipv4,
+    metavar="IP",
     help="Outer source for the types that look it up in the kernel (default: the client IP).",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Directory for the files.")

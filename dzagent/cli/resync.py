@@ -9,22 +9,16 @@ from dzagent.cli.client import client_of
 from dzagent.cli.commands import Failure
 from dzagent.cli.document import Json, mapping, text
 from dzagent.cli.output import print_json
-from dzagent.cli.waiting import Judge, Outcome, Progress, Verdict, wait
+from dzagent.cli.waiting import Judge, Outcome, Progress, Verdict, outcome_json, wait
+from dzagent.cli.waitoptions import result_as_json, timeout_option
 
 TIMEOUT = 60.0
 
 
 @click.command()
 @click.option("--wait/--no-wait", "waits", default=False, show_default=True, help="Wait until it is done.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0.1, 86400),
-    default=TIMEOUT,
-    show_default=True,
-    metavar="SECONDS",
-    help="Give up waiting after this long.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
+@timeout_option(TIMEOUT)
+@result_as_json
 @click.pass_context
 def resync(ctx: click.Context, *, waits: bool, timeout: float, as_json: bool) -> None:
     """Read the whole kernel now, compare it with the files, and repair what differs.
@@ -35,10 +29,10 @@ def resync(ctx: click.Context, *, waits: bool, timeout: float, as_json: bool) ->
     client = client_of(ctx)
     token = text(client.ask("POST", "/v3/resync"), "token")
     if not waits:
-        _tell(Outcome(False, "", 0.0), waited=False, as_json=as_json)
+        _tell(None, as_json=as_json)
         return
     outcome = wait(client.status, judge_resynced(token), timeout, progress=Progress())
-    _tell(outcome, waited=True, as_json=as_json)
+    _tell(outcome, as_json=as_json)
     if not outcome.done:
         raise Failure(f"the kernel was not looked at: {outcome.message}")
 
@@ -59,12 +53,10 @@ def judge_resynced(token: str) -> Judge:
     return judge
 
 
-def _tell(outcome: Outcome, *, waited: bool, as_json: bool) -> None:
+def _tell(outcome: Outcome | None, *, as_json: bool) -> None:
     if as_json:
-        done = outcome.done if waited else None
-        seconds, message = round(outcome.seconds, 3), "" if outcome.done else outcome.message
-        print_json({"done": done, "waited": waited, "seconds": seconds, "message": message})
-    elif not waited:
+        print_json(outcome_json(outcome))
+    elif outcome is None:
         click.echo("asked for a look at the whole kernel; see `dzagent status`")
     elif outcome.done:
         click.echo("the whole kernel was looked at; see `dzagent status`")

@@ -17,23 +17,17 @@ from dzagent.cli.waiting import (
     Progress,
     judge_disabled,
     judge_enabled,
+    outcome_json,
     unless_beside_another,
     wait,
 )
+from dzagent.cli.waitoptions import result_as_json, timeout_option
 
 TIMEOUT = 120.0
 """Seconds that --wait waits unless told otherwise: two polls of a slow ledger and a slow machine."""
 
 _WAIT = click.option("--wait", "waits", is_flag=True, help="Return only when it is really so.")
-_TIMEOUT = click.option(
-    "--timeout",
-    type=click.FloatRange(0.1, 86400),
-    default=TIMEOUT,
-    show_default=True,
-    metavar="SECONDS",
-    help="With --wait: give up after this long, with exit status 1.",
-)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
+_TIMEOUT = timeout_option(TIMEOUT, "With --wait: give up after this long, with exit status 1.")
 
 
 def _ipv4(_ctx: click.Context, _parameter: click.Parameter, text_: str | None) -> str | None:
@@ -54,7 +48,7 @@ def _ipv4(_ctx: click.Context, _parameter: click.Parameter, text_: str | None) -
 )
 @_WAIT
 @_TIMEOUT
-@_JSON
+@result_as_json
 @click.pass_context
 def enable(ctx: click.Context, *, client_ip: str | None, waits: bool, timeout: float, as_json: bool) -> None:
     """Set up what the ledger grants, and keep it that way, also after a reboot.
@@ -71,7 +65,7 @@ def enable(ctx: click.Context, *, client_ip: str | None, waits: bool, timeout: f
 @click.command()
 @_WAIT
 @_TIMEOUT
-@_JSON
+@result_as_json
 @click.pass_context
 def disable(ctx: click.Context, *, waits: bool, timeout: float, as_json: bool) -> None:
     """Take down everything that dzagent has set up, and keep it down, also after a reboot.
@@ -96,15 +90,7 @@ def _tell(client: Client, outcome: Outcome | None, *, enabled: bool, as_json: bo
         _tell_next(client, enabled=enabled, as_json=as_json)
         return
     if as_json:
-        print_json(
-            {
-                "done": outcome.done,
-                "enabled": enabled,
-                "waited": True,
-                "seconds": round(outcome.seconds, 3),
-                "message": "" if outcome.done else outcome.message,
-            }
-        )
+        print_json({"done": outcome.done, "enabled": enabled, **outcome_json(outcome)})
     if not outcome.done:
         wish = "enabled; not ready" if enabled else "disabled; not torn down"
         raise Failure(f"{wish} after {outcome.seconds:.0f} s: {outcome.message}")
@@ -118,7 +104,7 @@ def _tell_next(client: Client, *, enabled: bool, as_json: bool) -> None:
     runs = doc.running(status)
     if as_json:
         message = "" if runs else text(mapping(status, "agent"), "message")
-        print_json({"done": None, "enabled": enabled, "waited": False, "seconds": 0.0, "message": message})
+        print_json({"done": None, "enabled": enabled, **outcome_json(None), "message": message})
     elif enabled:
         click.echo("enabled: dzagentd asks the ledger and sets up what it grants; see `dzagent status`")
     else:

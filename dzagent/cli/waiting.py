@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import click
 
@@ -46,6 +46,14 @@ class Outcome:
     done: bool
     message: str
     seconds: float
+
+
+def outcome_json(outcome: Outcome | None) -> dict[str, Any]:
+    """Return how a wait ended, for scripts; None: nobody waited."""
+    if outcome is None:
+        return {"done": None, "waited": False, "seconds": 0.0, "message": ""}
+    message = "" if outcome.done else outcome.message
+    return {"done": outcome.done, "waited": True, "seconds": round(outcome.seconds, 3), "message": message}
 
 
 # ---- what is waited for --------------------------------------------------------------------------------------
@@ -98,32 +106,27 @@ def unless_beside_another(judge: Judge) -> Judge:
 
 def judge_applied(plan_id: str, before: Json) -> Judge:
     """The plan that was asked for has been applied; `before` is last_apply as it was when we asked."""
-
-    def judge(status: Json) -> Verdict:
-        if not doc.running(status):
-            return _not_running(status)
-        last = mapping(status, "last_apply")
-        if text(last, "plan_id") != plan_id or number(last, "at") == number(before, "at"):
-            return Verdict(message=f"dzagentd has not taken up plan {plan_id} yet")
-        result, message = text(last, "result"), text(last, "message")
-        said = f"plan {plan_id} is {result}: {message}" if message else f"plan {plan_id} is {result}"
-        return Verdict(done=result == "applied", message=said, failed=result != "applied")
-
-    return judge
+    return _judge_last(plan_id, before, "applied", f"dzagentd has not taken up plan {plan_id} yet")
 
 
 def judge_confirmed(plan_id: str, before: Json) -> Judge:
     """The change that waited stays; `before` is last_apply as it was when we asked."""
+    missing = f"dzagentd has not taken up the confirmation of plan {plan_id} yet"
+    return _judge_last(plan_id, before, "confirmed", missing)
+
+
+def _judge_last(plan_id: str, before: Json, wanted: str, missing: str) -> Judge:
+    """Judge by last_apply; `missing` is said as long as it is not about what we asked for."""
 
     def judge(status: Json) -> Verdict:
         if not doc.running(status):
             return _not_running(status)
         last = mapping(status, "last_apply")
         if text(last, "plan_id") != plan_id or number(last, "at") == number(before, "at"):
-            return Verdict(message=f"dzagentd has not taken up the confirmation of plan {plan_id} yet")
+            return Verdict(message=missing)
         result, message = text(last, "result"), text(last, "message")
         said = f"plan {plan_id} is {result}: {message}" if message else f"plan {plan_id} is {result}"
-        return Verdict(done=result == "confirmed", message=said, failed=result != "confirmed")
+        return Verdict(done=result == wanted, message=said, failed=result != wanted)
 
     return judge
 

@@ -2,13 +2,15 @@
 
 Objects are made by exclusive `add`, in the one form of `grammar.format_object`, and deleted by their full
 identity with our protocol number, so that a delete that comes too late fails instead of hitting somebody
-else's object (Linux 6.1 and 6.18: route and rule deletes honour the protocol).
+else's object (Linux 6.1 and 6.18: route and rule deletes honour the protocol). Nothing is ever written by `replace`:
+that takes over whatever has the key at that moment.
 """
 
 from __future__ import annotations
 
 import string
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from dzagent.errors import GrammarError, KernelError
@@ -27,6 +29,9 @@ _PLACED: Final = _BEFORE | {"from", "to"}
 """Tokens of a rule that have a place of their own; "from" and "to" are there only with host bits."""
 
 NO_INDEXES: Final[Mapping[str, int]] = {}
+
+SPARE_METRIC: Final = 0xFFFFDA21
+"""The metric of a route that carries the traffic while another one is changed: the last choice, and nobody else's."""
 
 
 def batch_lines(step: Step, indexes: Mapping[str, int] = NO_INDEXES) -> tuple[str, ...]:
@@ -82,17 +87,37 @@ def _add(obj: KernelObject, indexes: Mapping[str, int]) -> Sequence[str]:
 
 
 def _change(before: KernelObject, after: KernelObject, indexes: Mapping[str, int]) -> Sequence[str]:
-    """Change in place where the kernel can: links by their parts, routes by `replace` (the key is ours).
+    """Change links in place, by their parts, and all else by delete and add.
 
-    An address cannot be changed in place: `ip addr replace` with another scope answers 0 and does nothing.
-    Nor can a default route that was made a multicast or broadcast route: the kernel asks the table itself about
-    the new gateway, finds the old route, and refuses.
+    An address cannot be changed in place: `ip addr replace` with another scope answers 0 and does nothing. A route
+    could be, but `ip route replace` cannot say whose. A default route that was made a multicast or broadcast route
+    goes first: the kernel asks the table itself about the new gateway, would find it there, and refuse.
     """
     if isinstance(after, Link) and isinstance(before, Link):
         return _change_link(before, after, _by_index(after.name, indexes))
-    if isinstance(after, Route) and not any(token.startswith("type ") for token in before.extra):
-        return tuple(line.replace("route add ", "route replace ", 1) for line in format_object(after))
+    if isinstance(after, Route) and isinstance(before, Route) and not _is_typed(before):
+        return _change_route(before, after)
     return (*_delete(before, indexes), *_add(after, indexes))
+
+
+def _is_typed(route: Route) -> bool:
+    return any(token.startswith("type ") for token in route.extra)
+
+
+def _change_route(before: Route, after: Route) -> Sequence[str]:
+    """Change a route without a moment in which there is none, and without taking the place of anybody's.
+
+    The first line makes the new route beside the old one: only if that works may the others be tried (`on_trial`).
+    One that is left behind by a process that was killed is one that nothing wants, and goes.
+    """
+    spare = replace(after, metric=SPARE_METRIC)
+    return (*format_object(spare), _delete_route(before), *format_object(after), _delete_route(spare))
+
+
+def on_trial(step: Step) -> bool:
+    """Tell whether the first line of a step must have worked before the others are tried."""
+    before = step.before
+    return step.action is Action.CHANGE and isinstance(before, Route) and not _is_typed(before)
 
 
 def _change_link(before: Link, after: Link, name: str) -> Sequence[str]:
@@ -148,8 +173,13 @@ def _delete_address(address: Address, dev: str) -> str:
 
 
 def _delete_route(route: Route) -> str:
-    """Name a type before the prefix; nexthops and metrics are not needed, prefix, protocol and metric are."""
+    """Name a type before the prefix; nexthops and metrics are not needed, prefix, protocol and metric are.
+
+    A route with a nexthop object matches no gateway and no link, even if they are those that `ip` shows for it.
+    """
     words = {token.split(" ", 1)[0]: token for token in route.extra}
+    if "nhid" in words:
+        route = replace(route, via=None, dev=None)
     kind = words.get("type", "type unicast").removeprefix("type ")
     parts = [f"route del {kind} {route.dst}"]
     parts += [words["tos"]] if "tos" in words else []

@@ -9,17 +9,19 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from dzagent.errors import KernelError, ObservationError
+from dzagent.errors import GrammarError, KernelError, ObservationError
 from dzagent.kernel.failures import advised, classify
 from dzagent.kernel.nftdecode import Known, counts
 from dzagent.kernel.nftscript import script, whole
 from dzagent.kernel.run import Completed, Runner, run
 from dzagent.model import Action, Outcome, Result, Step
-from dzagent.nftmodel import FAMILY, TABLE, NftSeen, NftTable
+from dzagent.nftmodel import FAMILY, MARK, TABLE, NftSeen, NftTable
+from dzagent.nftvalues import ValueRefused
 
 LIST: Final = ("-j", "list", "table", FAMILY, TABLE)
 """Arguments of `nft` that make it print what `nftdecode` reads."""
@@ -89,7 +91,7 @@ class Nft:
         A transaction that this nft or this kernel refuses for good is tried once more as a whole new table.
         """
         try:
-            lines = self._exact(script(step))
+            lines = self._exact(_guarded(step))
         except KernelError as error:
             return Outcome(step, Result.PERMANENT, str(error))
         outcome = self._transact(step, lines)
@@ -98,7 +100,8 @@ class Nft:
             and step.action is Action.CHANGE
             and "permitted" not in outcome.message
         ):
-            outcome = self._transact(step, self._exact(whole(_table(step))))
+            with suppress(KernelError):  # what stays as it is may be nothing that can be written
+                outcome = self._transact(step, self._exact(_anew(step)))
         return outcome
 
     def _transact(self, step: Step, lines: Sequence[str]) -> Outcome:
@@ -115,13 +118,37 @@ class Nft:
 
     def _exact(self, lines: Sequence[str]) -> Sequence[str]:
         """Delete the very table that was seen: another of its name may have come into its place meanwhile."""
-        if self._handle and lines[0] == f"delete table {FAMILY} {TABLE}":
-            return (f"delete table {FAMILY} handle {self._handle}", *lines[1:])
+        if not self._handle:
+            return lines
+        by_name, by_handle = f"delete table {FAMILY} {TABLE}", f"delete table {FAMILY} handle {self._handle}"
+        return tuple(by_handle if line == by_name else line for line in lines)
+
+
+def _guarded(step: Step) -> Sequence[str]:
+    """Return the transaction of a step; one that changes a table works on a table of ours alone.
+
+    Another one may have come into its place meanwhile, and a change names it by its name. A table that is made anew is
+    deleted by its handle. Every other change empties our mark first, which is empty: that fails where there is none, and
+    with it all the rest.
+    """
+    lines, before = script(step), step.before
+    if step.action is not Action.CHANGE or f"delete table {FAMILY} {TABLE}" in lines:
         return lines
+    if not any(chain.name == MARK for chain in _table(before).chains):
+        return _anew(step)
+    return (f"flush chain {FAMILY} {TABLE} {MARK}", *lines)
 
 
-def _table(step: Step) -> NftTable:
-    return step.target if isinstance(step.target, NftTable) else NftTable()
+def _anew(step: Step) -> Sequence[str]:
+    """Return the transaction that makes the table anew. Raises KernelError for what cannot be written safely."""
+    try:
+        return whole(_table(step.before), _table(step.target))
+    except (GrammarError, ValueRefused) as error:
+        raise KernelError(f"No safe command: {error}.") from error
+
+
+def _table(obj: object) -> NftTable:
+    return obj if isinstance(obj, NftTable) else NftTable()
 
 
 def _first(message: str) -> str:

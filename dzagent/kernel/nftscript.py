@@ -40,14 +40,26 @@ def script(step: Step) -> tuple[str, ...]:
             return (f"delete table {_IN}",)
         if step.action is Action.ADD or not isinstance(before, NftTable):
             return (f"create table {_IN}", *_contents(after))
-        return whole(after) if _must_rebuild(before, after) else tuple(_changes(before, after))
+        return whole(before, after) if _must_rebuild(before, after) else tuple(_changes(before, after))
     except (GrammarError, ValueRefused) as error:
         raise KernelError(f"No safe command: {error}.") from error
 
 
-def whole(after: NftTable) -> tuple[str, ...]:
-    """Return the transaction that puts a table in the place of what is there. Counters begin anew."""
-    return (f"delete table {_IN}", f"create table {_IN}", *_contents(after))
+def whole(before: NftTable, after: NftTable) -> tuple[str, ...]:
+    """Return the transaction that puts a table in the place of what is there. Counters begin anew.
+
+    What has the name of a set of ours and is another goes by name first: nft, which does not see which table is
+    deleted by its handle, would judge our elements by what it remembers of the old one.
+    """
+    wanted = {one.name: one.type for one in after.sets}
+    sets = [one for one in before.sets if one.name in wanted and (one.odd or one.type != wanted[one.name])]
+    maps = [one for one in before.odd if one.startswith("map ") and one[4:] in wanted]
+    old = [
+        *(f"delete set {_IN} {one.name}" for one in sets),
+        *(f"delete map {_IN} {one[4:]}" for one in maps),
+    ]
+    first = (f"flush table {_IN}", *old) if old else ()
+    return (*first, f"delete table {_IN}", f"create table {_IN}", *_contents(after))
 
 
 def _contents(table: NftTable) -> Iterator[str]:

@@ -21,7 +21,10 @@ from dzagent.errors import ObservationError
 from dzagent.kernel import tokens
 from dzagent.model import MAIN_TABLE, Address, Interest, Link, Observed, Route, Rule, SeenLink
 
-OPTIONS: Final = ("-4", "-N", "-d", "-j", "-force", "-batch", "-")
+FORMAT: Final = ("-4", "-N", "-d", "-j")
+"""Arguments of `ip` that make it print what is read here."""
+
+OPTIONS: Final = (*FORMAT, "-force", "-batch", "-")
 """Arguments of `ip` that make it read `batch(interest)` and print what `decode` reads."""
 
 Record: TypeAlias = Mapping[str, Any]
@@ -219,7 +222,8 @@ def _link(record: Record) -> SeenLink:
             up=up,
             extra=tuple(sorted(extra)),
         )
-    return SeenLink(name, int(record["ifindex"]), kind, up, mtu, alias, tunnel)
+    altnames = tuple(map(str, record.get("altnames", ())))
+    return SeenLink(name, int(record["ifindex"]), kind, up, mtu, alias, tunnel, altnames)
 
 
 def _endpoint(value: Any) -> IPv4Address:

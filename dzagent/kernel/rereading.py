@@ -1,7 +1,7 @@
 """Reading again only what may have changed: the batch for it, and its answer put into what was seen before. Pure.
 
-`ip route show exact` reads through the whole table in the kernel and costs as much as that has routes (10,000: 7 ms;
-1,000,000: 0.4 s, or 0.06 s for one protocol); so single routes are read one by one while they are few.
+In a batch `ip route show exact` reads through all tables of the kernel and costs as much as those have routes (10,000:
+7 ms; 1,000,000: 0.4 s), alone through the table that it names; so single routes are read one by one while they are few.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Reading:
     exact: tuple[Slot, ...]
     single: tuple[Slot, ...]
 
-    def batch(self, interest: Interest) -> str:
-        """Return the batch text."""
-        lines = [
+    def lines(self, interest: Interest) -> tuple[str, ...]:
+        """Return the lines of a batch."""
+        return (
             *(["link show"] if self.links else []),
             *(["addr show"] if self.addresses else []),
             *(["rule show"] if self.rules else []),
@@ -43,8 +43,7 @@ class Reading:
                 f"route show exact {dst} table {table} proto {interest.protocol}"
                 for table, dst in self.single
             ),
-        ]
-        return "\n".join(lines) + "\n"
+        )
 
     @property
     def size(self) -> int:

@@ -47,6 +47,7 @@ class Touched:
     """What may differ from the last look. `slots` are routes, each with the last line about it if that tells all.
 
     tables: nftables, of which no line tells more. ours: whether one of the links, addresses and rules is ours, or the routes are.
+    beside: routes of others in our tables, or on the way to an end of a tunnel, of which nothing is read again here.
     """
 
     links: bool = False
@@ -56,10 +57,18 @@ class Touched:
     slots: Mapping[Slot, str | None] = field(default_factory=dict)
     ours: bool = False
     tables: bool = False
+    beside: bool = False
 
     def __bool__(self) -> bool:
         """Tell whether anything is touched."""
-        return self.links or self.addresses or self.rules or self.routes or self.tables or bool(self.slots)
+        return self.around or self.tables or bool(self.slots)
+
+    @property
+    def around(self) -> bool:
+        """Whether others may have come into our places, or left them."""
+        return (
+            self.beside or self.links or self.addresses or self.rules or self.routes or _DEFAULT in self.slots
+        )
 
     @property
     def everything(self) -> bool:
@@ -85,6 +94,7 @@ class Touched:
             {} if many else slots,
             self.ours or later.ours or many,
             self.tables or later.tables,
+            self.beside or later.beside,
         )
 
 
@@ -106,18 +116,24 @@ class Lines:
         self._numbers = frozenset(int(dst.network_address) for _, dst in self._exact)
         self._mark = b" proto %d " % interest.protocol
         self._protocol = f" proto {interest.protocol} "
+        tables = b"|".join(b"%d" % table for table in interest.tables)
+        self._tables = re.compile(rb" table (?:%s)\b" % tables if tables else rb"(?!)")
+        # the first address of every prefix that holds an end of a tunnel
+        self._ways = frozenset(int(end) >> bits << bits for end in interest.ends for bits in range(33))
 
     def judge(self, lines: bytes) -> Touched:
         """Return what whole lines touch."""
         if _LOST in lines:
             return EVERYTHING
         slots: dict[Slot, str | None] = {}
+        beside = False
         for found in _ROUTE.finditer(lines):
-            number = _number(found[1])
-            if number in self._numbers or number in self._held.numbers or self._mark in found[2] + b" ":
+            number, marked = _number(found[1]), self._mark in found[2] + b" "
+            beside |= not marked and (number in self._ways or self._tables.search(found[2]) is not None)
+            if number in self._numbers or number in self._held.numbers or marked:
                 self._route(found[0].decode(errors="replace"), found[1].decode(errors="replace"), slots)
         routes = len(slots) > MAX_KEYS
-        touched = Touched(routes=routes, slots={} if routes else slots, ours=routes)
+        touched = Touched(routes=routes, slots={} if routes else slots, ours=routes, beside=beside)
         if b"[RULE]" in lines or b"[ADDR]" in lines or b"[LINK]" in lines:
             for line in lines.split(b"\n"):
                 touched |= self._other(line)

@@ -7,7 +7,7 @@ from typing import Any
 
 from dzagent.errors import LaggingNode, LedgerChanged, SlotLeap, Unusable
 from dzagent.ledger.answers import Listing, Seen, read_accounts, read_listing
-from dzagent.ledger.rpc import MAX_FULL_BODY, RpcClient
+from dzagent.ledger.transport import MAX_FULL_BODY, RpcClient
 
 MAX_KEYS = 100
 """Addresses that one getMultipleAccounts may name (Agave: MAX_MULTIPLE_ACCOUNTS)."""

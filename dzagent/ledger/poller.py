@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from dzagent.errors import (
-    DecodeError,
     LaggingNode,
     LedgerError,
     MethodRefused,
@@ -22,17 +21,18 @@ from dzagent.errors import (
     Unusable,
     WrongProgram,
 )
-from dzagent.ledger.accounts import Account, Device, GlobalConfig, ProgramConfig, User, decode
+from dzagent.ledger.accounts import Account, Device, GlobalConfig, ProgramConfig, User
 from dzagent.ledger.answers import Absent, Listing, Present, Seen, data_of
 from dzagent.ledger.asker import Asker, Genesis
+from dzagent.ledger.decoding import DecodeCache, present, read_as
 from dzagent.ledger.devicelist import DEVICE_FILTER, DeviceList, only_devices
 from dzagent.ledger.evidence import Known, Verdict, Views, forget_other_ips, judge
 from dzagent.ledger.named import Named, choose, doubt, named_by_devices, named_by_users
 from dzagent.ledger.pda import config_address, program_config_address, user_address
-from dzagent.ledger.rpc import RpcClient
 from dzagent.ledger.search import ListLength, Search, read_search, user_filter
 from dzagent.ledger.slots import Slots
 from dzagent.ledger.snapshot import Snapshot, build_snapshot, undecodable
+from dzagent.ledger.transport import RpcClient
 from dzagent.model import Problem, UserType, unique
 
 MAX_CLIENT_IPS = 8
@@ -41,7 +41,6 @@ FULL_SECONDS = 300.0
 """How long a server that refused the cheap requests is asked for everything before it is asked for less again."""
 
 ACTIVATED = 1
-_A = TypeVar("_A", User, Device, ProgramConfig)
 _Lookup = Callable[[Iterable[str]], Mapping[str, Seen]]
 
 
@@ -112,7 +111,7 @@ class DirectPoller:
         self._pace = pace or Pace()
         self._config = config_address(program_id)
         self._program = program_config_address(program_id)
-        self._decoder = _Cache()
+        self._decoder = DecodeCache()
         self._full_until = float("inf") if full_fetch else float("-inf")
         self._refusal = ""
         self._cost = Cost()
@@ -196,7 +195,7 @@ class DirectPoller:
         if self._search_due(ips, known):
             search = self._search(asker, ips, expected)
         users = {*expected, *(search.found if search else ())}
-        guesses = self._guesses({**known.users, **_present(search.found if search else {})})
+        guesses = self._guesses({**known.users, **present(search.found if search else {})})
         held = asker.accounts([self._config, self._program, *sorted(users), *guesses])
         if search is None and any(isinstance(held[key], Absent) for key in known.users):
             search = self._search(asker, ips, expected)
@@ -324,16 +323,16 @@ class DirectPoller:
 
     def _guesses(self, users: Mapping[str, bytes]) -> list[str]:
         """Return what these users name and what their devices named last time, so that one request may do."""
-        kinds = named_by_users(_read(users, User, self._decoder).values())
+        kinds = named_by_users(read_as(users, User, self._decoder).values())
         devices = {key: self._raw[key] for key, kind in kinds.items() if kind is Device and key in self._raw}
-        return [*kinds, *named_by_devices(_read(devices, Device, self._decoder).values())]
+        return [*kinds, *named_by_devices(read_as(devices, Device, self._decoder).values())]
 
     def _named(self, lookup: _Lookup, held: dict[str, Seen], users: Mapping[str, bytes]) -> Named:
         """Choose what users name, then what the chosen devices name; asks at once for what is not held yet."""
-        kinds = named_by_users(_read(users, User, self._decoder).values())
+        kinds = named_by_users(read_as(users, User, self._decoder).values())
         held.update(lookup(key for key in kinds if key not in held))
         first = choose(self._raw, held, kinds, self._decoder)
-        devices = _read(first.good, Device, self._decoder).values()
+        devices = read_as(first.good, Device, self._decoder).values()
         exchanges = {key: kind for key, kind in named_by_devices(devices).items() if key not in kinds}
         held.update(lookup(key for key in exchanges if key not in held))
         second = choose(self._raw, held, exchanges, self._decoder)
@@ -346,7 +345,7 @@ class DirectPoller:
     def _all_devices(self, ask: Callable[[], Listing], users: Mapping[str, bytes]) -> DeviceList:
         """Keep the list of all devices fresh while an activated EdgeFiltering user needs their prefixes."""
         now, last = self._clock(), self._devices
-        if not any(_needs_devices(user) for user in _read(users, User, self._decoder).values()):
+        if not any(_needs_devices(user) for user in read_as(users, User, self._decoder).values()):
             return DeviceList()
         if not last.due(now):
             return last
@@ -383,47 +382,8 @@ class DirectPoller:
         return {self._program: data_of(seen)}, ()
 
 
-class _Cache:
-    """Decodes an account only if its bytes changed: a device costs 0.2 ms, and there are hundreds."""
-
-    def __init__(self) -> None:
-        self._seen: dict[str, tuple[bytes, Account]] = {}
-
-    def __call__(self, address: str, data: bytes) -> Account:
-        cached = self._seen.get(address)
-        if cached is not None and cached[0] == data:
-            return cached[1]
-        account = decode(data)
-        self._seen[address] = (data, account)
-        return account
-
-    def keep(self, addresses: Collection[str]) -> None:
-        """Forget all other addresses."""
-        if self._seen.keys() != set(addresses):
-            self._seen = {key: value for key, value in self._seen.items() if key in addresses}
-
-
 def _needs_devices(user: User) -> bool:
     return user.user_type == UserType.EDGE_FILTERING and user.status == ACTIVATED
-
-
-def _present(seen: Mapping[str, Seen]) -> dict[str, bytes]:
-    return {key: one.data for key, one in seen.items() if isinstance(one, Present)}
-
-
-def _read(
-    raw: Mapping[str, bytes], kind: type[_A], decoder: Callable[[str, bytes], Account]
-) -> dict[str, _A]:
-    """Decode those accounts that are of one type; the others are reported elsewhere."""
-    found: dict[str, _A] = {}
-    for address, data in raw.items():
-        try:
-            account = decoder(address, data)
-        except DecodeError:
-            continue
-        if isinstance(account, kind):
-            found[address] = account
-    return found
 
 
 def _too_many(ips: Sequence[IPv4Address]) -> tuple[Problem, ...]:

@@ -9,93 +9,33 @@ total time are bounded here. The bodies are plain JSON, written and read by `jso
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import email.utils
 import itertools
 import logging
 import random
-import re
-import socket
-import ssl
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import httpx2
 from solana.rpc.providers.async_http import AsyncHTTPProvider
 
-from dzagent.errors import (
-    InputError,
-    LaggingNode,
-    LedgerError,
-    MethodRefused,
-    NameUnresolved,
-    NotAnRpc,
-    OverBudget,
-    RateLimited,
-    TlsFailed,
-    Unreachable,
-    Unusable,
-)
+from dzagent.errors import InputError, LedgerError, OverBudget, Unreachable, Unusable
 from dzagent.ledger.endpoints import RETURN_AFTER, Budget, Choice, Endpoint, endpoints
-from dzagent.ledger.jsonrpc import printable, read_answer, request_body
-
-__all__ = ["RETURN_AFTER", "Endpoint", "Rpc", "RpcClient", "Traffic", "endpoints"]
-
-MAX_BODY = 16 * 1024 * 1024
-"""Bytes, decompressed, of an own poll. That is about 6 KB, and all devices 0.3 MB."""
-
-MAX_FULL_BODY = 64 * 1024 * 1024
-"""Bytes, decompressed, of a full fetch: 3 MB on mainnet in 2026."""
+from dzagent.ledger.httpfailures import Dropped, check_head, connect_failure, reworded, summary
+from dzagent.ledger.jsonrpc import read_answer, request_body
+from dzagent.ledger.loopthread import GRACE, LoopThread
+from dzagent.ledger.transport import MAX_BODY, Traffic
 
 BUDGET = 120
 """Requests a minute; a steady poll needs about 8."""
 
-GRACE = 1.0
-"""Seconds that a cancelled request may take to close its socket before it is left behind."""
-
-_MAX_RETRY_AFTER = 3600.0
 _ATTEMPTS = 2
-_RETRIED_STATUS = frozenset({502, 503, 504})
-_ENCODINGS = frozenset({"", "identity", "gzip"})
 
 _CHANCE = random.SystemRandom()
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """What was sent and received since the start: requests, and bytes of bodies as they were on the wire."""
-
-    requests: int = 0
-    sent: int = 0
-    received: int = 0
-
-
-class RpcClient(Protocol):
-    """What the poller needs of a transport."""
-
-    @property
-    def endpoint(self) -> str:
-        """The host that answered last (before the first answer: that will be asked first)."""
-
-    @property
-    def traffic(self) -> Traffic:
-        """What was sent and received so far."""
-
-    def call(self, method: str, params: Sequence[Any] = (), *, max_body: int | None = None) -> Any:
-        """Return the result of one call; raise Unreachable or Unusable. `max_body` in bytes, decompressed."""
-
-    def blame(self, error: LedgerError) -> None:
-        """Say that the last answer turned out to be no good: another endpoint is asked first for a while."""
-
-
-class _Dropped(Unreachable):
-    """A failure that the very next attempt may not have: every call here only reads, so it is repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,42 +45,6 @@ class _Answer:
     body: bytearray
     wire: int
     date: str
-
-
-class _LoopThread:
-    """An event loop in a thread of its own; a daemon thread, so that a stuck request cannot hold up the exit."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="rpc", daemon=True)
-        self._thread.start()
-
-    def run(self, work: Coroutine[Any, Any, T], timeout: float) -> T:
-        """Return what `work` returns; raise Unreachable when it has not ended after `timeout` seconds."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result(timeout)
-        except concurrent.futures.TimeoutError:
-            raise Unreachable("did not let go of the connection in time") from None
-        finally:
-            future.cancel()
-
-    def close(self) -> None:
-        """End the loop; what still runs in it is cancelled."""
-        with contextlib.suppress(Unreachable):
-            self.run(_cancel_others(), GRACE)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(GRACE)
-        if not self._thread.is_alive():
-            self._loop.close()
-
-
-async def _cancel_others() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-    await asyncio.get_running_loop().shutdown_asyncgens()
 
 
 class Rpc:
@@ -188,7 +92,7 @@ class Rpc:
         self._traffic = Traffic()
         self._server_clock: tuple[str, float] = ("", 0.0)
         self._sessions: dict[str, httpx2.AsyncClient] = {}
-        self._loop: _LoopThread | None = None
+        self._loop: LoopThread | None = None
 
     @property
     def endpoint(self) -> str:
@@ -241,7 +145,7 @@ class Rpc:
                 continue
             self._choice.succeeded(index)
             return result
-        raise _summary(failures)
+        raise summary(failures)
 
     def close(self) -> None:
         """Close connections and the thread; the next call opens them again."""
@@ -258,13 +162,13 @@ class Rpc:
     ) -> Any:
         request_id = next(self._ids)
         content = request_body(request_id, method, params)
-        self._loop = self._loop or _LoopThread()
+        self._loop = self._loop or LoopThread()
         try:
             answer = self._loop.run(self._fetch(endpoint, content, seconds, max_body), seconds + GRACE)
             self._server_clock = (answer.date, self._now())
             return read_answer(answer.body, request_id, max_body)
         except LedgerError as error:
-            raise _named(error, f"RPC endpoint {endpoint.label} {endpoint.redact(str(error))}.") from None
+            raise reworded(error, f"RPC endpoint {endpoint.label} {endpoint.redact(str(error))}.") from None
 
     def _count(self, sent: int, received: int) -> None:
         before = self._traffic
@@ -281,7 +185,7 @@ class Rpc:
         for _ in range(1, _ATTEMPTS):
             try:
                 return await self._attempt(endpoint, content, seconds, max_body)
-            except _Dropped:
+            except Dropped:
                 await asyncio.sleep(self._retry_delay * self._chance())
         return await self._attempt(endpoint, content, seconds, max_body)
 
@@ -295,10 +199,10 @@ class Rpc:
         except httpx2.TimeoutException:
             raise Unreachable(f"gave no complete answer within {seconds:.3g} s") from None
         except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError, httpx2.CloseError):
-            raise _Dropped("broke the connection before its answer was complete") from None
+            raise Dropped("broke the connection before its answer was complete") from None
         except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, OSError, ValueError) as error:
             # OSError and ValueError: an unusable proxy variable or certificate file of the environment.
-            raise _connect_failure(error) from None
+            raise connect_failure(error) from None
         else:
             return answer
         finally:
@@ -318,7 +222,7 @@ async def _post(session: httpx2.AsyncClient, url: str, content: bytes, max_body:
     headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip"}
     body = bytearray()
     async with session.stream("POST", url, content=content, headers=headers) as response:
-        _check_head(response.status_code, response.headers)
+        check_head(response.status_code, response.headers)
         # httpx2 decompresses in pieces of at most 1 MiB, so a gzip bomb ends here and not in memory.
         async with contextlib.aclosing(response.aiter_bytes()) as chunks:
             async for chunk in chunks:
@@ -326,88 +230,6 @@ async def _post(session: httpx2.AsyncClient, url: str, content: bytes, max_body:
                     raise Unreachable(f"sent an answer larger than {max_body} bytes")
                 body += chunk
         return _Answer(body, response.num_bytes_downloaded, response.headers.get("date", "")[:64])
-
-
-def _check_head(status: int, headers: httpx2.Headers) -> None:
-    if status == 429:
-        raise RateLimited("asks for fewer requests (HTTP 429)", _retry_after(headers))
-    if status in _RETRIED_STATUS:
-        raise _Dropped(f"answered HTTP {status}")
-    if 300 <= status < 400:
-        raise Unreachable(
-            f"answered HTTP {status}, a redirect, which is not followed; configure the final URL"
-        )
-    if status in {401, 403}:
-        raise Unreachable(f"refused access with HTTP {status}; check the token in its URL")
-    if status != 200:
-        raise Unreachable(f"answered HTTP {status}")
-    # Several encodings on top of each other can grow without giving one byte to count: only one is allowed.
-    if headers.get("content-encoding", "").strip().lower() not in _ENCODINGS:
-        raise Unusable("answered with a content encoding that was not asked for")
-
-
-def _retry_after(headers: httpx2.Headers) -> float | None:
-    """Read Retry-After in seconds; its other form, a date, needs a clock that both sides agree on."""
-    text = headers.get("retry-after", "").strip()
-    if not re.fullmatch(r"[0-9]{1,9}", text):
-        return None
-    return min(float(text), _MAX_RETRY_AFTER)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    for _ in range(10):
-        if error is None:
-            return
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _connect_failure(error: BaseException) -> Unreachable:
-    """Say what happened from the chain of causes: httpx2's own text may quote the URL."""
-    for cause in _causes(error):
-        if isinstance(cause, ssl.SSLError):
-            return TlsFailed(f"failed in TLS: {_tls_reason(cause)}")
-        if isinstance(cause, socket.gaierror):
-            return NameUnresolved("has a name that cannot be resolved")
-        if isinstance(cause, ConnectionRefusedError):
-            return Unreachable("refused the connection")
-    return Unreachable(f"cannot be reached ({type(error).__name__})")
-
-
-def _tls_reason(error: ssl.SSLError) -> str:
-    said = printable(getattr(error, "verify_message", "") or error.reason or "broken")
-    # OpenSSL 3: "certificate has expired", "certificate is not yet valid".
-    if "expired" in said or "not yet valid" in said:
-        return f"{said}; if the endpoint is fine, this host's clock is wrong"
-    return said
-
-
-def _named(error: LedgerError, message: str) -> LedgerError:
-    """Return an error of the same public class with another message."""
-    if isinstance(error, _Dropped):
-        return Unreachable(message)
-    if isinstance(error, RateLimited):
-        return type(error)(message, error.retry_after)
-    return type(error)(message)
-
-
-def _summary(failures: Sequence[LedgerError]) -> LedgerError:
-    """One error for all endpoints: of the class they share, else Unreachable.
-
-    A lagging node among them says that the ledger is there: then the answer was late, not missing.
-    """
-    message = " ".join(str(error) for error in failures)
-    for error in failures:
-        if isinstance(error, LaggingNode) or len(failures) == 1:
-            return _named(error, message)
-    for error in failures:
-        # One that answers but not so may answer another question: the caller asks differently.
-        if isinstance(error, MethodRefused):
-            return _named(error, message)
-    for kind in (RateLimited, TlsFailed, NameUnresolved, NotAnRpc, Unusable):
-        if failures and all(isinstance(error, kind) for error in failures):
-            return kind(message)
-    return Unreachable(message or "No RPC endpoint could be asked within the timeout.")
 
 
 async def _close_all(sessions: Sequence[httpx2.AsyncClient]) -> None:

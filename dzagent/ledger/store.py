@@ -118,9 +118,8 @@ def _digest(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def _parse(document: Any, program_id: str) -> Stored | None:
-    if document is None:
-        return None
+def _body(document: Any) -> dict[str, Any]:
+    """Return what the digest is of, once it fits."""
     if not isinstance(document, dict):
         raise _Corrupt("it does not hold an object")
     if document.get("version") != VERSION:
@@ -128,6 +127,13 @@ def _parse(document: Any, program_id: str) -> Stored | None:
     body = {key: value for key, value in document.items() if key not in {"version", "sha256"}}
     if document.get("sha256") != _digest(body):
         raise _Corrupt("its digest does not match its content")
+    return body
+
+
+def _parse(document: Any, program_id: str) -> Stored | None:
+    if document is None:
+        return None
+    body = _body(document)
     if body.get("program_id") != program_id:
         return None  # of another network: nothing is known of this one
     slot, read_at, genesis = body.get("slot"), body.get("read_at"), body.get("genesis_hash")

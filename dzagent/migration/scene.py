@@ -16,7 +16,7 @@ from dzagent.marks import ownership
 from dzagent.migration.adoption import Adoption, adopt
 from dzagent.migration.flags import Findings, compare, parse_flags, read_words
 from dzagent.migration.swap import survey
-from dzagent.migration.units import Unit, Units
+from dzagent.migration.units import DROP_IN, Unit, Units
 from dzagent.model import Desired
 from dzagent.ownership import Ownership
 from dzagent.policy import Policy
@@ -45,8 +45,10 @@ class Scene:
 
     @property
     def held(self) -> bool:
-        """Whether an earlier migration keeps the unit from starting."""
-        return self.record is not None and bool(self.record.stopped) and self.record.phase != "undone"
+        """Whether a drop-in of an earlier migration keeps the unit from starting: then it does not run."""
+        if self.record is None or self.record.phase == "undone" or self.seen is not None:
+            return False
+        return self.record.stopped == DROP_IN
 
     @property
     def unfinished(self) -> bool:

@@ -16,12 +16,13 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from dzagent.bgp.bird import Bird, BirdFiles
+from dzagent.bgp.exclude import PolicyList
 from dzagent.bgp.service import Bgp
 from dzagent.bgp.speaker import Clocks
 from dzagent.config import Config, Doublezerod, Paths
-from dzagent.daemon import GC_THRESHOLD
 from dzagent.desired import DesiredStore
 from dzagent.drive import KERNEL
+from dzagent.dzagentd import GC_THRESHOLD
 from dzagent.feed import LedgerView
 from dzagent.foreign.record import boot_id
 from dzagent.foreign.sight import Eyes, ForeignWatch
@@ -34,6 +35,7 @@ from dzagent.kernel.watched import WatchedKernel
 from dzagent.model import UserType
 from dzagent.parts import Parts
 from dzagent.policy import Policy, load_policy
+from dzagent.policyfiles import PolicyFiles
 from dzagent.reconcile import Reconciler
 from dzagent.render import Templates
 from dzagent.report import Reporter
@@ -110,7 +112,7 @@ def make_agent(
         Bird(BirdFiles(settings.paths.engine, settings.paths.sessions, policy.bgp.port), templates),
         policy,
         settings.paths,
-        policy_file=policy_file,
+        policy_list=PolicyList(PolicyFiles(lambda trail: load_policy(policy_file, trail=trail))),
         clocks=Clocks(time.time, time.monotonic),
         on_change=wake.set,
     )

@@ -14,15 +14,16 @@ import time
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from dzagent.age import boot_seconds
+from dzagent.bootclock import boot_seconds
 from dzagent.checkpoint import CheckpointFile, UndoneFile
-from dzagent.config import load_config
+from dzagent.configfile import load_config
 from dzagent.confirming import Confirming, Files
-from dzagent.daemon import _helper, take_lock
+from dzagent.dzagentd import helper_of
 from dzagent.intent import IntentView
 from dzagent.journal import Journal, here
 from dzagent.kernel.execute import execute
 from dzagent.kernel.iproute import IpRoute
+from dzagent.lock import take_lock
 from dzagent.marks import ownership
 from dzagent.model import SERVICE_NAMES, Desired, Origin, Protected, Rule, Wanted
 from dzagent.plan import interest, make_plan
@@ -60,7 +61,7 @@ def main() -> None:
         {name: config.links.of(name) for name in SERVICE_NAMES},
         boot_seconds,
         time.time,
-        _helper(config),
+        helper_of(config),
     )
     confirming.tick(IntentView(enabled=True))
     observed = kernel.observe(interest(desired(NEW), owner))

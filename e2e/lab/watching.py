@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
+from dzagent.bgp.changes import Changes
 from dzagent.bgp.joining import Installed, Learned
-from dzagent.bgp.speaker import BgpView, Changes
+from dzagent.bgp.view import BgpView
 from dzagent.config import Config, Intervals, Paths
 from dzagent.desired import DesiredStore
 from dzagent.drive import KERNEL
@@ -225,7 +226,8 @@ def make_agent(
     wake = Wake()
     watch = Watch(lambda: wake.set(KERNEL), clock=clock, options=("-netns", net.name))
     generations = GenerationWatch(lambda: watch.note(Touched(tables=True)), lambda: in_namespace(net.name))
-    host = HostKernel(IpRoute(net), Nft(nft_in(net.name)))
+    ip = IpRoute(net)
+    host = HostKernel(ip, Nft(nft_in(net.name)))
     kernel = WatchedKernel(host, watch, clock, lambda: generations.healthy)
     picture = snapshot(spec, device=device(prefixes=prefixes))
     loop = Reconciler(
@@ -241,6 +243,7 @@ def make_agent(
             reporter=Reporter(config, version="lab", pid=os.getpid(), clock=time.time),
             now=clock,
             bgp=Bgp(routes),
+            around=ip,
             watched=kernel,
         )
     )

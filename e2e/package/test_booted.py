@@ -24,7 +24,8 @@ SERVICES = ("dzagentd.service", "dzagent-bird.service", "dzagent-api.service")
 PSS_LIMIT = 110_000
 """Kilobytes, all processes together."""
 FORBIDDEN = re.compile(
-    r"seccomp|SIGSYS|status=31|bad system call|not permitted|Traceback|permission denied", re.IGNORECASE
+    r"seccomp|SIGSYS|status=31|ended with -31|bad system call|not permitted|Traceback|permission denied",
+    re.IGNORECASE,
 )
 """What a sandbox that is too tight, or a bug, leaves in the journal."""
 NETWORK = (
@@ -174,6 +175,8 @@ def test_nothing_is_kept_from_working_by_the_sandbox(running: Box) -> None:
         assert get(running, path).returncode == 0, path
     running.must("systemctl", "restart", *SERVICES)
     wait_for("everything runs", lambda: all(map(running.active, SERVICES)), 30)
+    listens = ("pgrep", "--full", "/ip .* monitor ")
+    wait_for("the kernel is listened to", lambda: running.run(*listens).returncode == 0, 30)
     journal = running.journal("--unit=dzagent*")
     wrong = [line for line in journal.splitlines() if FORBIDDEN.search(line)]
     assert wrong == []
@@ -236,6 +239,16 @@ def test_lost_directories_are_made_again(running: Box) -> None:
     running.must("systemctl", "start", "dzagent-bird", "dzagentd", "dzagent-api.socket")
     wait_for("the API answers", lambda: get(running, "/v3/status").returncode == 0, 30)
     assert running.active("dzagentd")
+
+
+def test_what_root_left_behind_keeps_nothing_from_starting(running: Box) -> None:
+    running.must("systemctl", "stop", "dzagentd")
+    running.must("sh", "-c", "rm -f /run/dzagent/agent/*")
+    running.must("dzagentd", "--teardown")
+    running.must("install", "-m", "600", "/dev/null", "/var/lib/dzagent/trust.json")
+    running.must("systemctl", "start", "dzagentd")
+    for name in ("/run/dzagent/agent/lock", "/var/lib/dzagent/trust.json"):
+        assert running.host().file(name).user == "dzagent", name
 
 
 def test_upgrade_refuses_no_request_and_leaves_the_engine(running: Box, newer: Path, older: Path) -> None:

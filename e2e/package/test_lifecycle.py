@@ -117,6 +117,13 @@ def test_downgrade(tree: Tree, deb: Path, older: Path) -> None:
     assert tree.run("dpkg", "--verify", "dzagent").stdout == ""
 
 
+def test_a_state_directory_on_another_disk(tree: Tree, deb: Path) -> None:
+    tree.must("mkdir", "-p", "/srv/large")
+    tree.must("ln", "-s", "/srv/large", "/var/lib/dzagent")
+    install(tree, deb)
+    assert tree.must("stat", "-c", "%U", "/srv/large", "/srv/large/bgp").split() == ["dzagent", "dzagent"]
+
+
 def test_installing_the_same_again_changes_nothing(tree: Tree, deb: Path) -> None:
     install(tree, deb)
     before = {name: how for name, how in listing(tree.root).items() if not name.endswith(".pyc")}
