@@ -319,3 +319,33 @@ def test_a_fight_outlives_the_window_while_its_object_is_missing() -> None:
     assert one.settle((ADD,), 500) == (Fight(ADD, 0),)
     do(one, ADD, at=501)
     assert one.settle((), 501) == (Fight(ADD, 1),)
+
+
+def test_a_fight_that_slows_down_is_still_one_where_few_repairs_are_left_in_the_window() -> None:
+    one = contest(replace(RULES, within=10, calm=500))
+    for n in range(4):
+        do(one, ADD, at=n)
+    assert one.next_due() == 3 + FIRST_DELAY
+    do(one, ADD, at=50)
+    assert one.next_due() == 50 + 2 * FIRST_DELAY
+    assert one.settle((ADD,), 50) == (Fight(ADD, 1),)
+
+
+def test_the_window_holds_what_is_exactly_as_old_as_it_is_long() -> None:
+    one = contest(replace(RULES, within=10))
+    for at in (0, 0, 5, 10):
+        do(one, ADD, at=at)
+    assert not one.ready(ADD, 10)
+
+
+def test_links_are_named_before_what_stands_on_them() -> None:
+    one = contest()
+    for obj in (RULE, LINK, ROUTE):
+        for _ in range(4):
+            do(one, change(replace(LINK, mtu=1400), LINK) if obj is LINK else add(obj))
+    assert [fight.step.target for fight in one.fights()] == [LINK, RULE, ROUTE]
+
+
+def test_one_repair_is_said_in_the_singular() -> None:
+    assert "1 repair within 100 s" in contest().sentence(1)
+    assert "2 repairs within 100 s" in contest().sentence(2)

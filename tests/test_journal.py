@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dzagent.journal import MAX_BEGUN, Entries, Journal, here, parse, read
+from dzagent.journal import MAX_BEGUN, MAX_BYTES, Entries, Journal, here, parse, read
 from dzagent.model import Action, KernelObject, Link, Route, SeenLink, Step
 from dzagent.ownership import NO_CLAIMS, Claims, LinkClaim, Ownership
+from tests.owning import ours
 
 PLACE = "boot-1 ns-1"
 LINK = Link("doublezero0", IPv4Address("198.51.100.7"), IPv4Address("192.0.2.1"), 64, 1476, "dzagent:unicast")
@@ -223,3 +224,48 @@ def test_this_boot_and_namespace_have_one_name() -> None:
     cookie, _, inode = namespace.partition(".")
     assert int(inode, 16) == Path("/proc/self/ns/net").stat().st_ino
     assert int(cookie, 16) >= 0
+
+
+def test_a_batch_that_just_fits_names_every_change(path: Path) -> None:
+    Journal(path, PLACE).begin(routes(MAX_BEGUN))
+    assert len(records(path)) == 1 + MAX_BEGUN
+    assert records(path)[-1]["begun"] == "add"
+
+
+def test_only_a_link_that_is_being_made_is_remembered_as_half_made(path: Path) -> None:
+    journal = Journal(path, PLACE)
+    edited = Step(Action.CHANGE, ours(replace(LINK, mtu=1400)), LINK, "differs")
+    journal.begin([edited, *routes(1)])
+    assert journal.claims.making == ()
+    journal.begin([add(LINK), *routes(1)])
+    assert journal.claims.making == (LINK,)
+
+
+def test_a_half_made_link_is_read_back_as_it_was_meant_to_be(path: Path) -> None:
+    inherits = replace(LINK, ttl=0, pmtudisc=True)
+    Journal(path, PLACE).begin([add(inherits)])
+    assert read(path, PLACE).claims.making == (inherits,)
+
+
+def test_what_cannot_be_read_is_logged_and_nothing_else_is(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Journal(path, PLACE).settle(OWNER, [SEEN])
+    Journal(path, PLACE)
+    assert caplog.messages == []
+    path.write_bytes(b"torn")
+    Journal(path, PLACE)
+    assert caplog.messages == [f"{path}, line 1: it is torn; it is left out"]
+
+
+def test_a_torn_end_is_named_by_its_line(path: Path) -> None:
+    Journal(path, PLACE).settle(OWNER, [SEEN])
+    assert parse(path.read_bytes() + b"77aa", PLACE).problem.startswith("the journal, line 3:")
+
+
+def test_only_what_is_larger_than_the_limit_is_not_read(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"x" * MAX_BYTES)
+    assert "torn" in read(path, PLACE).problem
+    path.write_bytes(b"x" * (MAX_BYTES + 1))
+    assert "larger" in read(path, PLACE).problem

@@ -27,6 +27,7 @@ from dzagent.model import (
 from dzagent.nftmodel import NftSeen
 from dzagent.ownership import Claims, LinkClaim
 from dzagent.plan import MAX_EXACT, Ownership, exact_keys, interest, make_plan, plan_changes
+from dzagent.plan_links import printable
 
 OWNER = Ownership(210, {"doublezero0": "dzagent:unicast", "doublezero1": "dzagent:multicast"})
 LOCAL, ANY = IPv4Address("198.51.100.7"), IPv4Network("0.0.0.0/0")
@@ -136,8 +137,9 @@ def test_a_person_is_told_why_a_link_is_not_adopted() -> None:
     assert "not adopted because it differs: ttl 32 -> 64." in advice(
         seen(replace(LINK, alias="", ttl=32, up=False))
     )
-    assert "`ip link set dev doublezero0 alias ''` lets the agent adopt it" in advice(
-        seen(replace(LINK, alias="x"))
+    assert advice(seen(replace(LINK, alias="x"))) == (
+        "It bears somebody's alias; if nobody needs it, `ip link set dev doublezero0 alias ''` lets the agent adopt "
+        "it. Else: remove it with `ip link delete doublezero0`, or choose another name in the configuration."
     )
     assert advice(seen(replace(LINK, alias=""), "vxlan")).startswith("Remove it with `ip link delete")
 
@@ -150,6 +152,8 @@ def test_a_marked_link_of_another_kind_is_rebuilt_with_all_that_stands_on_it() -
     result = plan(ALL, seen(LINK, "vxlan"), ADDRESS, ROUTE, RULE)
     first = result.phases[0][0]
     assert (first.action, first.target.extra) == (Action.DELETE, ("kind vxlan",))
+    assert result.phases[0][0].reason == "rebuilt: it is of kind vxlan, not gre"
+    assert plan(ALL, seen(LINK, "")).phases[0][0].reason == "rebuilt: it is of kind unknown, not gre"
     assert brief(result.steps[1:]) == [(Action.ADD, obj) for obj in (LINK, ADDRESS, ROUTE)]
 
 
@@ -160,7 +164,7 @@ def test_a_link_with_a_key_is_rebuilt() -> None:
 
 def test_a_link_in_a_bridge_leaves_it_in_place() -> None:
     (step,) = plan(want(LINK), replace(LINK, extra=("master br0",))).steps
-    assert step.action is Action.CHANGE
+    assert (step.action, step.reason) == (Action.CHANGE, "differs: extra master br0 -> none")
 
 
 def test_an_unwanted_link_of_ours_makes_room_for_its_endpoints() -> None:
@@ -189,6 +193,25 @@ def test_links_that_swap_endpoints_are_untangled() -> None:
     assert steps[0] == (Action.DELETE, OTHER)
     assert set(steps[1:]) == {(Action.CHANGE, first), (Action.ADD, second)}
     assert steps[1] == (Action.CHANGE, first)
+
+
+def test_a_link_that_is_rebuilt_anyway_makes_room_for_the_one_it_swaps_with() -> None:
+    edited = replace(LINK, extra=("external",))
+    first, second = replace(LINK, remote=OTHER.remote), replace(OTHER, remote=LINK.remote)
+    wanted = Desired((*want(first).wanted, *want(second, service="multicast").wanted))
+    assert brief(plan(wanted, edited, OTHER).steps) == [
+        (Action.DELETE, edited),
+        (Action.CHANGE, second),
+        (Action.ADD, first),
+    ]
+
+
+def test_a_link_of_ours_under_another_name_goes_first_and_the_reason_says_so() -> None:
+    known = replace(OWNER, claims=Claims((LinkClaim("doublezero0", 7, "gre"),)))
+    step, *_ = make_plan(want(LINK), state(replace(LINK, name="old0")), known).steps
+    assert (step.action, step.reason) == (Action.DELETE, "renamed: it is a link of ours under another name")
+    (step,) = plan(Desired(), LINK).steps
+    assert step.reason == "not wanted any more"
 
 
 def test_two_wanted_links_with_the_same_endpoints_are_a_conflict() -> None:
@@ -224,6 +247,9 @@ def test_names_and_aliases_of_others_cannot_forge_a_line() -> None:
     said = [text for conflict in conflicts for text in (conflict.owner, conflict.advice)] + [step.reason]
     assert len(said) == 5
     assert all(text.isprintable() for text in said)
+    assert printable(evil) == r"x\n\x1b[2J"
+    kinds = (plan(ALL, seen(replace(LINK, alias="x"), kind)).conflicts[0].owner for kind in ("vxlan", ""))
+    assert list(kinds) == [f"link doublezero0 of kind {kind}, alias 'x'" for kind in ("vxlan", "unknown")]
 
 
 def test_a_foreign_tunnel_with_a_key_is_not_in_the_way() -> None:
@@ -236,6 +262,16 @@ def test_a_foreign_tunnel_with_a_key_is_not_in_the_way() -> None:
 def test_a_scope_is_changed() -> None:
     (step,) = plan(ALL, LINK, replace(ADDRESS, scope="global"), ROUTE, RULE).steps
     assert (step.action, step.reason) == (Action.CHANGE, "differs: scope global -> link")
+
+
+def test_an_address_with_another_peer_is_another_address_and_one_with_a_label_is_the_same() -> None:
+    peered = replace(ADDRESS, extra=("peer 169.254.0.8/31",))
+    assert brief(plan(ALL, LINK, peered, ROUTE, RULE).steps) == [
+        (Action.ADD, ADDRESS),
+        (Action.DELETE, peered),
+    ]
+    labelled = replace(ADDRESS, extra=("label doublezero0:x",))
+    assert brief(plan(ALL, LINK, labelled, ROUTE, RULE).steps) == [(Action.CHANGE, ADDRESS)]
 
 
 def test_addresses_on_our_links_are_ours_and_others_are_not() -> None:
@@ -255,6 +291,23 @@ def test_a_route_of_ours_with_the_same_key_is_changed() -> None:
     (step,) = plan(ALL, LINK, ADDRESS, wrong, RULE).steps
     assert (step.action, step.before) == (Action.CHANGE, wrong)
     assert step.reason == "differs: src 198.51.100.7 -> none"
+
+
+def test_a_route_of_ours_with_a_tos_is_another_route() -> None:
+    odd = replace(ROUTE, extra=("tos 0x10",))
+    assert brief(plan(ALL, LINK, ADDRESS, odd, RULE).steps) == [(Action.ADD, ROUTE), (Action.DELETE, odd)]
+    wrong = replace(ROUTE, src=LOCAL)
+    assert brief(plan(ALL, LINK, ADDRESS, odd, wrong, RULE).steps) == [
+        (Action.CHANGE, ROUTE),
+        (Action.DELETE, odd),
+    ]
+
+
+def test_a_route_on_a_link_that_no_file_makes_is_said_and_no_rule_leads_to_it() -> None:
+    result = plan(want(LINK, replace(ROUTE, dev="eth0"), RULE), LINK)
+    assert result.phases == ()
+    (conflict,) = result.conflicts
+    assert conflict.owner == "link eth0 is not one that the rendered files make"
 
 
 def test_a_key_that_somebody_else_holds_is_a_conflict_until_it_leaves() -> None:
@@ -316,9 +369,29 @@ def test_a_more_open_rule_is_made_first_and_what_is_in_its_way_makes_room() -> N
     both = plan(want(LINK, ADDRESS, ROUTE, narrow, wide), LINK, ADDRESS, ROUTE)
     assert brief(both.steps) == [(Action.ADD, wide), (Action.ADD, narrow)]
     late = plan(want(LINK, ADDRESS, ROUTE, narrow, wide), LINK, ADDRESS, ROUTE, narrow)
+    assert [step.reason for step in late.steps] == [
+        "a rule that is more open comes first",
+        "missing",
+        "missing",
+    ]
     assert brief(late.steps) == [(Action.DELETE, narrow), (Action.ADD, wide), (Action.ADD, narrow)]
     unwanted = plan(want(LINK, ADDRESS, ROUTE, wide), LINK, ADDRESS, ROUTE, narrow, other)
     assert brief(unwanted.steps) == [(Action.DELETE, narrow), (Action.ADD, wide), (Action.DELETE, other)]
+    assert {step.reason for step in unwanted.steps if step.action is Action.DELETE} == {"not wanted any more"}
+
+
+def test_half_of_all_addresses_is_less_open_than_all() -> None:
+    half, wide = replace(RULE, src=IPv4Network("0.0.0.0/1")), replace(RULE, src=ANY)
+    made = plan(want(LINK, ADDRESS, ROUTE, half, wide), LINK, ADDRESS, ROUTE)
+    assert brief(made.steps) == [(Action.ADD, wide), (Action.ADD, half)]
+
+
+def test_only_a_rule_to_the_same_destination_is_in_the_way_of_one_from_anywhere() -> None:
+    near, far = IPv4Network("198.18.0.0/16"), IPv4Network("198.19.0.0/16")
+    wide = replace(RULE, src=ANY, dst=near)
+    same, another = replace(RULE, dst=near), replace(RULE, dst=far)
+    made = plan(want(LINK, ADDRESS, ROUTE, wide, same, another), LINK, ADDRESS, ROUTE, same, another)
+    assert brief(made.steps) == [(Action.DELETE, same), (Action.ADD, wide), (Action.ADD, same)]
 
 
 # ---- what the id of a plan covers ------------------------------------------------------------------------------
@@ -346,6 +419,12 @@ def test_the_id_of_a_plan_covers_everything_that_it_was_made_from(moved: Observe
     before = make_plan(ALL, state(LINK, ADDRESS, ROUTE, RULE), OWNER)
     assert make_plan(ALL, moved, OWNER).id != before.id
     assert len(before.id) == 12
+
+
+def test_the_id_of_a_plan_covers_what_the_journal_says_is_ours() -> None:
+    held = state(LINK, replace(OTHER, name="old0"))
+    known = replace(OWNER, claims=Claims((LinkClaim("doublezero1", 7, "gre"),)))
+    assert make_plan(ALL, held, known).id != make_plan(ALL, held, OWNER).id
 
 
 @pytest.mark.parametrize(
@@ -385,6 +464,27 @@ def test_links_wait_in_a_row_for_one_that_cannot_move() -> None:
     assert second.owner == "our own link doublezero0, which cannot move to its new endpoints"
     assert last.owner == "our own link doublezero1, which cannot move to its new endpoints"
     assert "Solve the conflict of doublezero1" in last.advice
+
+
+def test_a_link_that_can_move_makes_room_beside_one_that_cannot() -> None:
+    taken = IPv4Address("192.0.2.50")
+    names = {f"doublezero{n}": f"dzagent:{n}" for n in range(4)}
+    links = [
+        Link(name, LOCAL, IPv4Address(f"192.0.2.{n}"), 64, 1476, alias)
+        for n, (name, alias) in enumerate(names.items(), 1)
+    ]
+    stuck, follows, waits, free = links
+    held = [seen(link, index=n) for n, link in enumerate(links, 7)]
+    stranger = seen(Link("tun7", LOCAL, taken, 64, 1476, ""), index=20)
+    moved = [
+        replace(stuck, remote=taken),
+        replace(follows, remote=stuck.remote),
+        replace(waits, remote=free.remote),
+        replace(free, remote=IPv4Address("192.0.2.60")),
+    ]
+    result = make_plan(want(*moved), state(*held, stranger), Ownership(210, names))
+    assert [conflict.wanted.obj for conflict in result.conflicts] == moved[:2]
+    assert brief(result.steps) == [(Action.CHANGE, moved[3]), (Action.CHANGE, moved[2])]
 
 
 def test_a_link_with_a_key_keeps_its_endpoints_from_nobody() -> None:
