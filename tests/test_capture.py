@@ -162,6 +162,8 @@ def test_a_vrf_or_a_table_that_is_not_known_may_be_the_one() -> None:
     seen = replace(HOST, links=(*HOST.links, vrf), rules=(LOCAL, foreign(50, 0, "l3mdev"), MAIN))
     (item,) = turning(plan(seen, INTO), seen, PROTECTED, OURS)
     assert (item.step.target, "may lead it" in item.reason) == (INTO, True)
+    without = replace(HOST, rules=(LOCAL, foreign(50, 0, "l3mdev"), MAIN, foreign(40000, 100)))
+    assert turning(plan(without, INTO), without, PROTECTED, OURS) == (), "a host without a VRF"
     seen = replace(HOST, rules=(LOCAL, foreign(50, 0), MAIN))
     (item,) = turning(plan(seen, INTO), seen, PROTECTED, OURS)
     assert (item.step.target, "may lead it" in item.reason) == (INTO, True)

@@ -236,7 +236,7 @@ def test_only_a_link_that_is_being_made_is_remembered_as_half_made(path: Path) -
     journal = Journal(path, PLACE)
     edited = Step(Action.CHANGE, ours(replace(LINK, mtu=1400)), LINK, "differs")
     journal.begin([edited, *routes(1)])
-    assert journal.claims.making == ()
+    assert not journal.claims.making
     journal.begin([add(LINK), *routes(1)])
     assert journal.claims.making == (LINK,)
 

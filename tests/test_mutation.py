@@ -92,6 +92,11 @@ def _spin() -> int:
         pass
 
 
+def _die() -> int:
+    os.kill(os.getpid(), signal.SIGTERM)
+    return 0
+
+
 def test_a_loop_without_end_is_told_apart() -> None:
     assert end_of(_spin) is Verdict.ENDLESS
 
@@ -103,7 +108,7 @@ def test_a_process_that_waits_for_ever_is_told_apart() -> None:
 
 
 def test_a_process_that_dies_gives_no_verdict() -> None:
-    assert end_of(lambda: os.kill(os.getpid(), signal.SIGTERM) or 0) is Verdict.BROKEN
+    assert end_of(_die) is Verdict.BROKEN
 
 
 def test_a_module_that_cannot_be_loaded_is_told_apart() -> None:
