@@ -157,16 +157,16 @@ def test_only_the_rule_that_covers_is_to_stay(priority: int) -> None:
     assert targets(turning(made, seen, Protected({RPC: "the RPC endpoint"}), OURS)) == [covers]
 
 
-def test_a_vrf_or_a_table_that_is_not_known_may_be_the_one() -> None:
-    vrf = SeenLink("blue", 11, "vrf", up=True, mtu=65575)
-    seen = replace(HOST, links=(*HOST.links, vrf), rules=(LOCAL, foreign(50, 0, "l3mdev"), MAIN))
-    (item,) = turning(plan(seen, INTO), seen, PROTECTED, OURS)
-    assert (item.step.target, "may lead it" in item.reason) == (INTO, True)
-    without = replace(HOST, rules=(LOCAL, foreign(50, 0, "l3mdev"), MAIN, foreign(40000, 100)))
-    assert turning(plan(without, INTO), without, PROTECTED, OURS) == (), "a host without a VRF"
+def test_a_rule_whose_table_is_not_known_may_be_the_one() -> None:
     seen = replace(HOST, rules=(LOCAL, foreign(50, 0), MAIN))
     (item,) = turning(plan(seen, INTO), seen, PROTECTED, OURS)
     assert (item.step.target, "may lead it" in item.reason) == (INTO, True)
+
+
+def test_a_rule_for_vrfs_leads_nowhere_on_a_host_without_one_whatever_else_is_simulated() -> None:
+    rules = (LOCAL, foreign(50, 0, "l3mdev"), MAIN, foreign(40000, 100))
+    seen = replace(HOST, rules=rules)
+    assert turning(plan(seen, INTO), seen, PROTECTED, OURS) == ()
 
 
 def test_what_was_captured_before_is_not_blamed_on_the_plan() -> None:
@@ -181,12 +181,6 @@ def test_a_route_of_ours_that_refuses_what_would_be_captured_stays() -> None:
     seen = replace(HOST, routes=(UPLINK, INTO, refusing), rules=rules)
     held = turning(plan(seen, INTO), seen, Protected({RPC: "the RPC endpoint"}), OURS)
     assert targets(held) == [refusing]
-    elsewhere = replace(refusing, dst=IPv4Network("203.0.113.0/24"))
-    seen = replace(seen, routes=(*seen.routes, elsewhere))
-    made = plan(seen, INTO)
-    assert {step.target for step in made.steps} == {refusing, elsewhere}
-    held = turning(made, seen, Protected({RPC: "the RPC endpoint"}), OURS)
-    assert targets(held) == [refusing], "a route to elsewhere covers nothing"
 
 
 def test_every_part_of_a_protected_network_counts() -> None:
@@ -200,20 +194,6 @@ def test_every_part_of_a_protected_network_counts() -> None:
 NETWORK = Protected({}, {IPv4Network("198.51.100.0/24"): "a network of this host"})
 
 
-@pytest.mark.parametrize(
-    ("theirs", "first"),
-    [
-        ([foreign(50, 100)], "198.51.100.1"),
-        ([foreign(40, 254, dst=IPv4Network("198.51.100.0/25")), foreign(50, 100)], "198.51.100.128"),
-        ([foreign(50, 100, dst=IPv4Network("198.51.100.255/32"))], "198.51.100.255"),
-    ],
-)
-def test_a_protected_network_is_asked_for_where_a_rule_begins_or_ends(theirs: list[Rule], first: str) -> None:
-    seen = replace(HOST, rules=(LOCAL, *theirs, MAIN))
-    (item,) = turning(plan(seen, INTO), seen, NETWORK, OURS)
-    assert f"to {first}, in 198.51.100.0/24" in item.reason
-
-
 def test_neither_the_address_of_a_protected_network_nor_what_is_beside_it_counts() -> None:
     theirs = [foreign(50, 100, dst=IPv4Network(dst)) for dst in ("198.51.100.0/32", "203.0.113.0/24")]
     seen = replace(HOST, rules=(LOCAL, *theirs, MAIN))
@@ -225,10 +205,64 @@ def test_our_own_rule_into_a_protected_network_is_withheld_too() -> None:
     assert targets(turning(plan(HOST, INTO, ours), HOST, NETWORK, OURS)) == [ours]
 
 
-def test_a_rule_for_loopback_sources_is_no_danger() -> None:
-    looped = Address("lo", IPv4Interface("127.0.0.1/8"), "host")
-    theirs = foreign(50, 100, src=IPv4Network("127.0.0.0/8"))
-    seen = replace(HOST, addresses=(*HOST.addresses, looped), rules=(LOCAL, theirs, MAIN))
+@pytest.mark.parametrize(
+    ("part", "first"),
+    [
+        ("198.51.100.0/25", "198.51.100.1"),  # the first host stands for what no rule tells apart
+        ("198.51.100.64/26", "198.51.100.64"),
+        ("198.51.100.255/32", "198.51.100.255"),
+        ("198.51.0.0/16", "198.51.100.1"),  # one that goes beyond the network on both sides
+    ],
+)
+def test_the_address_that_stands_for_a_part_of_a_network(part: str, first: str) -> None:
+    protected = Protected({}, {IPv4Network("198.51.100.0/24"): "a network of this host"})
+    seen = replace(HOST, rules=(LOCAL, foreign(50, 100, dst=IPv4Network(part)), MAIN))
+    (item,) = turning(plan(seen, INTO), seen, protected, OURS)
+    assert f"{first}, in 198.51.100.0/24" in item.reason
+
+
+def test_what_begins_behind_a_part_counts_too() -> None:
+    """A rule of the uplink for the first half: the second one, where it has ended, goes through the tunnel."""
+    protected = Protected({}, {IPv4Network("198.51.100.0/24"): "a network of this host"})
+    half = foreign(40, 254, dst=IPv4Network("198.51.100.0/25"))
+    seen = replace(HOST, rules=(LOCAL, half, foreign(50, 100), MAIN))
+    (item,) = turning(plan(seen, INTO), seen, protected, OURS)
+    assert "198.51.100.128, in 198.51.100.0/24" in item.reason
+
+
+@pytest.mark.parametrize("beside", ["198.51.99.0/24", "198.51.101.0/24"])
+def test_a_rule_for_a_neighbour_of_a_network_is_no_danger_to_it(beside: str) -> None:
+    protected = Protected({}, {IPv4Network("198.51.100.0/24"): "a network of this host"})
+    seen = replace(HOST, rules=(LOCAL, foreign(50, 100, dst=IPv4Network(beside)), MAIN))
+    assert turning(plan(seen, INTO), seen, protected, OURS) == ()
+
+
+def test_a_rule_for_the_tables_of_vrfs_counts_on_a_host_with_one() -> None:
+    protected = Protected({RPC: "the RPC endpoint"})
+    vrf = SeenLink("blue", 12, "vrf", up=True, mtu=65575)
+    rules = (LOCAL, foreign(1000, 0, "l3mdev"), MAIN)
+    without, beside = replace(HOST, rules=rules), replace(HOST, rules=rules, links=(*HOST.links, vrf))
+    assert turning(plan(without, INTO), without, protected, OURS) == ()
+    assert targets(turning(plan(beside, INTO), beside, protected, OURS)) == [INTO]
+
+
+def test_a_route_that_refused_other_traffic_is_not_blamed() -> None:
+    refusing = [
+        Route(IPv4Network(text), None, None, 7, 210, extra=("type blackhole",))
+        for text in ("192.0.2.0/24", "203.0.113.0/24")
+    ]
+    rules = (LOCAL, foreign(30, 7), foreign(50, 100), MAIN)
+    seen = replace(HOST, routes=(UPLINK, INTO, *refusing), rules=rules)
+    held = turning(plan(seen, INTO), seen, Protected({RPC: "the RPC endpoint"}), OURS)
+    assert targets(held) == refusing[:1]
+
+
+def test_loopback_is_no_source_of_traffic_that_leaves() -> None:
+    seen = replace(
+        HOST,
+        addresses=(*HOST.addresses, Address("lo", IPv4Interface("127.0.0.1/8"), "host")),
+        rules=(LOCAL, foreign(50, 100, src=IPv4Network("127.0.0.0/8")), MAIN),
+    )
     assert turning(plan(seen, INTO), seen, PROTECTED, OURS) == ()
 
 
