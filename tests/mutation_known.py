@@ -35,6 +35,13 @@ KNOWN: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
             "routes=tuple(obj for obj in rest(observed.routes) if isinstance(obj, Route)),",
         ),
     },
+    "dzagent/ownership.py": {
+        "a value that stands for one that is not known, and that nobody is shown": (
+            "module: 0 -> 1: _NOWHERE = IPv4Address(0)",
+            "as_link: 0 -> 1: return Link("
+            "seen.name, _NOWHERE, _NOWHERE, 0, seen.mtu, seen.alias, up=seen.up, extra=extra)",
+        ),
+    },
     "dzagent/routing.py": {
         _COST: (
             "from_source: filter left out: if item.inverted or number & _MASKS[item.src[0]] == item.src[1]",
