@@ -139,7 +139,7 @@ class _Sight:
         self._routing = Routing(observed.rules, (*here, *observed.routes), vrf=vrf)
         self._ours = ours
         self._protected = protected
-        self._prefixes = [_ends(rule.dst) for rule in observed.rules if rule.dst.prefixlen]
+        self._prefixes = [_ends(rule.dst) for rule in observed.rules]
         sources = (_ANY_SOURCE, *_sources(base, ours))
         alike = {self._routing.kind_of_source(src): src for src in reversed(sources)}
         self._sources = [(src, self._routing.from_source(src)) for src in alike.values()]
@@ -190,8 +190,7 @@ def _points(network: IPv4Network, prefixes: Iterable[tuple[int, int]]) -> tuple[
     first, last = _ends(network)
     points = {min(first + 1, last)}
     for low, high in prefixes:
-        if low <= last and high >= first:
-            points.update(point for point in (low, high + 1) if first < point <= last)
+        points.update(point for point in (low, high + 1) if first < point <= last)
     return tuple(map(IPv4Address, sorted(points)[:MAX_POINTS]))
 
 
@@ -200,9 +199,8 @@ def _points(network: IPv4Network, prefixes: Iterable[tuple[int, int]]) -> tuple[
 
 def _blamed(capture: _Capture, steps: Sequence[Step]) -> tuple[Step, ...]:
     """Return the steps without which the traffic would not be captured: what makes the way, or what uncovers it."""
-    made = {id(step): step.after for step in steps if step.action is not Action.DELETE}
     for culprit in (capture.way.rule, capture.way.route):
-        found = [step for step in steps if made.get(id(step)) == culprit and culprit is not None]
+        found = [step for step in steps if culprit is not None and step.after == culprit]
         if found:
             return tuple(found)
     covers = tuple(step for step in steps if step.before is not None and _covers(step.before, capture))

@@ -51,7 +51,7 @@ class Claims:
 
     def half_made(self, seen: SeenLink) -> bool:
         """Tell whether a link without a mark is one that we were stopped at making: then it has our parameters."""
-        return any(_twin(seen, link) for link in self.making if link.name == seen.name)
+        return any(_twin(seen, link) for link in self.making)
 
 
 NO_CLAIMS = Claims()

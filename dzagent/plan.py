@@ -17,7 +17,6 @@ from dzagent.model import (
     Conflict,
     Desired,
     Interest,
-    KernelObject,
     Key,
     Link,
     Observed,
@@ -260,20 +259,21 @@ def _plan_rules(
     ours = {rule: held for rule in observed.rules if (held := owner.rule(rule)) is not None}
     targets = {item.obj: item for item in wanted if isinstance(item.obj, Rule)}
     missing = [
-        item
+        rule
         for rule, item in targets.items()
         if rule not in ours and rule.table not in routes.empty and item.origin.service not in links.blocked
     ]
-    in_the_way = [rule for rule in ours if any(_stands_in_for(rule, item.obj) for item in missing)]
+    in_the_way = [rule for rule in ours if any(_stands_in_for(rule, other) for other in missing)]
     for rule in in_the_way:
         item, reason = (
             targets.get(rule),
             "a rule that is more open comes first" if rule in targets else UNWANTED,
         )
         part.make.append(Step(Action.DELETE, ours[rule], None, reason, item.origin if item else None))
-        missing += [item] if item else []
+        missing += [rule] if item else []
     part.make += [
-        Step(Action.ADD, None, item.obj, "missing", item.origin) for item in sorted(missing, key=_named_sides)
+        Step(Action.ADD, None, rule, "missing", targets[rule].origin)
+        for rule in sorted(missing, key=_named_sides)
     ]
     part.remove += [
         Step(Action.DELETE, held, None, UNWANTED)
@@ -283,19 +283,16 @@ def _plan_rules(
     return part
 
 
-def _stands_in_for(rule: Rule, other: KernelObject) -> bool:
+def _stands_in_for(rule: Rule, other: Rule) -> bool:
     """Tell whether the kernel would take a rule that is there for another one, and refuse that."""
-    if not isinstance(other, Rule) or rule == other:
-        return False
     sides = ((rule.src, other.src), (rule.dst, other.dst))
     return replace(rule, src=other.src, dst=other.dst) == other and all(
         new.prefixlen == 0 or held == new for held, new in sides
     )
 
 
-def _named_sides(item: Wanted) -> int:
-    rule = item.obj
-    return sum(side.prefixlen > 0 for side in (rule.src, rule.dst)) if isinstance(rule, Rule) else 0
+def _named_sides(rule: Rule) -> int:
+    return sum(side.prefixlen > 0 for side in (rule.src, rule.dst))
 
 
 # ---- the identity of a plan ------------------------------------------------------------------------------
@@ -304,7 +301,7 @@ def _named_sides(item: Wanted) -> int:
 def _plan_id(wanted: Iterable[Wanted], observed: Observed, owner: Ownership) -> str:
     """Return a short hash of both states, of the part of the host's that concerns us."""
     pairs = {pair(item.obj) for item in wanted if isinstance(item.obj, Link)}
-    keys = {key(item.obj) for item in wanted if isinstance(item.obj, Route)}
+    keys = {key(item.obj) for item in wanted}
     relevant: list[object] = [item.obj for item in wanted]
     relevant += [
         link

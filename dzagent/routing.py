@@ -47,7 +47,7 @@ class Way:
 
     rule: Rule
     route: Route | None
-    certain: bool = True
+    certain: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ class Routing:
 
     @staticmethod
     def _longest(table: Mapping[_Key, Route], dst: int) -> Route | None:
-        for length in range(32, -1, -1):
+        for length in reversed(range(33)):
             route = table.get((length, dst & _MASKS[length]))
             if route is not None:
                 return route
@@ -222,7 +222,7 @@ def _does(rule: Rule, words: Mapping[str, str]) -> _Does:
         return _Does.STOP
     if kind == "nop":
         return _Does.NOTHING
-    if "l3mdev" in words or not rule.table:
+    if not rule.table:  # the kernel gives an l3mdev rule no table
         return _Does.ANY_TABLE
     return _Does.LOOKUP
 

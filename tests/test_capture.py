@@ -109,6 +109,10 @@ def test_a_rule_that_somebody_jumps_to_counts_whatever_it_selects() -> None:
     seen = replace(HOST, routes=(UPLINK, INTO), rules=rules)
     assert not any(way.route == INTO for way in Routing(rules, seen.routes).ways(RPC, IPv4Address(0)))
     assert targets(turning(plan(seen, INTO), seen, Protected({RPC: "the RPC endpoint"}), OURS)) == [landing]
+    harmless = Rule(100, ANY, IPv4Network("203.0.113.0/24"), 100, 210)
+    made = plan(seen, INTO, harmless)
+    assert len(made.steps) == 2
+    assert targets(turning(made, seen, Protected({RPC: "the RPC endpoint"}), OURS)) == [landing]
 
 
 def test_a_rule_by_source_captures_what_comes_from_this_host() -> None:
@@ -142,6 +146,29 @@ def test_a_delete_that_uncovers_a_capture_is_withheld() -> None:
     assert "could leave without it" in item.reason
 
 
+@pytest.mark.parametrize("priority", [40, 50])
+def test_only_the_rule_that_covers_is_to_stay(priority: int) -> None:
+    """Of our rules that go: one that leads the traffic elsewhere, one that comes too late, one for other traffic."""
+    covers = Rule(priority, ANY, IPv4Network("192.0.2.0/24"), 254, 210)
+    late, other = replace(covers, priority=60), replace(covers, dst=IPv4Network("203.0.113.0/24"))
+    seen = replace(HOST, routes=(UPLINK, INTO), rules=(LOCAL, other, covers, foreign(50, 100), late, MAIN))
+    made = plan(seen, INTO)
+    assert len(made.steps) == 3
+    assert targets(turning(made, seen, Protected({RPC: "the RPC endpoint"}), OURS)) == [covers]
+
+
+def test_a_rule_whose_table_is_not_known_may_be_the_one() -> None:
+    seen = replace(HOST, rules=(LOCAL, foreign(50, 0), MAIN))
+    (item,) = turning(plan(seen, INTO), seen, PROTECTED, OURS)
+    assert (item.step.target, "may lead it" in item.reason) == (INTO, True)
+
+
+def test_a_rule_for_vrfs_leads_nowhere_on_a_host_without_one_whatever_else_is_simulated() -> None:
+    rules = (LOCAL, foreign(50, 0, "l3mdev"), MAIN, foreign(40000, 100))
+    seen = replace(HOST, rules=rules)
+    assert turning(plan(seen, INTO), seen, PROTECTED, OURS) == ()
+
+
 def test_what_was_captured_before_is_not_blamed_on_the_plan() -> None:
     seen = replace(HOST, routes=(UPLINK, INTO), rules=(LOCAL, foreign(50, 100), MAIN))
     more = Rule(40, ANY, IPv4Network("192.0.2.0/24"), 100, 210)
@@ -162,6 +189,20 @@ def test_every_part_of_a_protected_network_counts() -> None:
     seen = replace(HOST, rules=(LOCAL, foreign(50, 100, dst=part), MAIN))
     (item,) = turning(plan(seen, INTO), seen, protected, OURS)
     assert "198.51.100.128, in 198.51.100.0/24, a network of this host" in item.reason
+
+
+NETWORK = Protected({}, {IPv4Network("198.51.100.0/24"): "a network of this host"})
+
+
+def test_neither_the_address_of_a_protected_network_nor_what_is_beside_it_counts() -> None:
+    theirs = [foreign(50, 100, dst=IPv4Network(dst)) for dst in ("198.51.100.0/32", "203.0.113.0/24")]
+    seen = replace(HOST, rules=(LOCAL, *theirs, MAIN))
+    assert turning(plan(seen, INTO), seen, NETWORK, OURS) == ()
+
+
+def test_our_own_rule_into_a_protected_network_is_withheld_too() -> None:
+    ours = Rule(100, ANY, IPv4Network("198.51.100.128/26"), 100, 210)
+    assert targets(turning(plan(HOST, INTO, ours), HOST, NETWORK, OURS)) == [ours]
 
 
 @pytest.mark.parametrize(
@@ -205,17 +246,6 @@ def test_a_rule_for_the_tables_of_vrfs_counts_on_a_host_with_one() -> None:
     assert targets(turning(plan(beside, INTO), beside, protected, OURS)) == [INTO]
 
 
-def test_only_what_covered_the_traffic_is_blamed_for_uncovering_it() -> None:
-    shield = Rule(40, ANY, IPv4Network("192.0.2.0/24"), 254, 210)
-    elsewhere = Rule(41, ANY, IPv4Network("203.0.113.0/24"), 254, 210)
-    behind = Rule(60, ANY, IPv4Network("192.0.2.0/24"), 254, 210)
-    seen = replace(
-        HOST, routes=(UPLINK, INTO), rules=(LOCAL, shield, elsewhere, foreign(50, 100), behind, MAIN)
-    )
-    protected = Protected({RPC: "the RPC endpoint"})
-    assert targets(turning(plan(seen, INTO), seen, protected, OURS)) == [shield]
-
-
 def test_a_route_that_refused_other_traffic_is_not_blamed() -> None:
     refusing = [
         Route(IPv4Network(text), None, None, 7, 210, extra=("type blackhole",))
@@ -249,6 +279,24 @@ def test_plain_routes_of_the_main_table_cost_no_simulation(monkeypatch: pytest.M
     monkeypatch.setattr("dzagent.capture._Sight", None)
     learned = Route(IPv4Network("203.0.113.0/24"), None, "doublezero0", 254, 210)
     assert turning(plan(HOST, learned), HOST, PROTECTED, OURS) == ()
+
+
+def test_what_no_rule_leads_protected_traffic_to_costs_no_simulation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dzagent.capture._Sight", None)
+    assert turning(plan(HOST, INTO), HOST, PROTECTED, OURS) == ()
+    for rule in (
+        foreign(50, 100, dst=IPv4Network("203.0.113.0/24")),
+        foreign(50, 100, src=IPv4Network("203.0.113.9/32")),
+        foreign(50, 0, "l3mdev"),
+    ):
+        seen = replace(HOST, rules=(LOCAL, rule, MAIN))
+        assert turning(plan(seen, INTO), seen, PROTECTED, OURS) == ()
+    address = Address("doublezero0", IPv4Interface("169.254.0.1/31"), "link")
+    made = make_plan(
+        Desired(tuple(Wanted(obj, Origin("unicast", "x", 1)) for obj in (TUNNEL, address))), HOST, OWNER
+    )
+    assert [step.target for step in made.steps] == [address]
+    assert turning(made, HOST, PROTECTED, OURS) == ()
 
 
 # ---- what is simulated at all ------------------------------------------------------------------------------------
